@@ -1,0 +1,273 @@
+/* Modules: layers with parameters and buffers, the norm family, and what is done with a whole net.
+ *
+ * Names.  A layer whose plain name an op has already carries the suffix _layer (ek_relu is the op, ek_relu_layer() the
+ * layer).  What a layer cannot do without is a positional argument; the rest is an options struct filled by its
+ * ek_…_opts_default(), in which every field is literal; NULL means all defaults.  Defaults, shapes, parameter names and
+ * initialisation are PyTorch's.
+ *
+ * Ownership.  A module owns its children, parameters and buffers; free the root, once.  A constructor returns NULL on
+ * failure (ek_last_error()).
+ */
+#ifndef EVENKEEL_LAYERS_H
+#define EVENKEEL_LAYERS_H
+
+#include "autograd.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ek_module ek_module;
+
+/* ---- using a module ---------------------------------------------------------------------------------------------- */
+/* Applies a module.  Running statistics and random counters move when the outermost ek_forward has succeeded, and not
+ * at all when it fails.  In evaluation nothing in the module is written, so threads may share it, each with its own
+ * tape (call ek_module_init() first: a module never initialised is initialised with seed 0 at its first forward). */
+EK_API ek_tensor *ek_forward(ek_module *module, ek_tape *tape, ek_tensor *x);
+/* Frees a root and everything below it.  A module that has a parent is left alone: its parent frees it. */
+EK_API void ek_module_free(ek_module *module);
+/* Draws every parameter anew, each from a stream keyed by (seed, its full name), so the order in which layers were
+ * made does not matter; resets the random counters of dropout. */
+EK_API ek_status ek_module_init(ek_module *module, uint64_t seed);
+/* Training mode (the state after construction) and evaluation mode, for the module and everything below it. */
+EK_API void ek_module_train(ek_module *module);
+EK_API void ek_module_eval(ek_module *module);
+EK_API bool ek_module_is_training(const ek_module *module);
+/* Converts all float parameters and buffers to float32 or float64 in place; gradients are dropped. */
+EK_API ek_status ek_module_to(ek_module *module, ek_dtype dtype);
+EK_API void ek_module_clear_grad(ek_module *module);
+
+/* Parameters are trained; buffers belong to the state and are not (running_mean, num_batches_tracked). */
+typedef enum ek_state_kind { EK_PARAMETER, EK_BUFFER } ek_state_kind;
+typedef ek_status (*ek_state_visitor)(void *user, const char *name, ek_tensor *tensor, ek_state_kind kind);
+/* Calls `visit` for each parameter and buffer in the order of PyTorch's state_dict, under names like "0.weight"; stops
+ * at the first status that is not EK_OK and returns it.  Initialises a module that never was. */
+EK_API ek_status ek_module_visit(ek_module *module, ek_state_visitor visit, void *user);
+/* The parameter or buffer of a full name; NULL with EK_ERR_ARGUMENT (and the names there are) when there is none.
+ * Belongs to the module. */
+EK_API ek_tensor *ek_module_parameter(ek_module *module, const char *name);
+EK_API ek_tensor *ek_module_buffer(ek_module *module, const char *name);
+/* Number of trained scalars. */
+EK_API int64_t ek_module_count_parameters(const ek_module *module);
+/* Children by index, and the type ("batch_norm2d") and description ("batch_norm2d(64)") of a module.  Borrowed. */
+EK_API int ek_module_num_children(const ek_module *module);
+EK_API ek_module *ek_module_child(const ek_module *module, int i);
+EK_API const char *ek_module_type(const ek_module *module);
+EK_API const char *ek_module_describe(const ek_module *module);
+
+/* Writes a table to `out`: each layer's name, description, output shape for the input `example`, parameter count;
+ * then totals, how running statistics are updated, and any bias that a following BatchNorm cancels.  Runs one
+ * evaluation forward; changes nothing. */
+EK_API ek_status ek_module_summary(ek_module *module, ek_tensor *example, FILE *out);
+
+/* Observers see the output of a module and of every module below it, and its gradient in the backward pass, without
+ * changing the net.  `name` is the full name relative to the observed root ("" for the root itself). */
+typedef enum ek_event { EK_EVENT_OUTPUT, EK_EVENT_GRADIENT } ek_event;
+typedef void (*ek_observer)(void *user, const char *name, const ek_module *module, ek_event event,
+                            const ek_tensor *tensor);
+/* One observer per module; NULL takes it away. */
+EK_API ek_status ek_module_observe(ek_module *module, ek_observer observer, void *user);
+
+/* ---- modules of your own ----------------------------------------------------------------------------------------- */
+typedef struct ek_module_def {
+    const char *type; /* a lower-case word; static storage */
+    /* Returns a tensor of the tape, or NULL after ek_fail() or a failed op. */
+    ek_tensor *(*forward)(ek_module *module, ek_tape *tape, ek_tensor *x);
+    void (*destroy)(void *state); /* frees what `state` holds, not `state` itself; may be NULL */
+    size_t state_bytes;           /* zeroed memory that ek_module_state() returns */
+} ek_module_def;
+/* `format` makes the description; NULL: the type. */
+EK_API ek_module *ek_module_new(const ek_module_def *def, const char *format, ...) EK_PRINTF(2, 3);
+EK_API void *ek_module_state(const ek_module *module);
+/* Takes ownership of `child` even when it fails (a NULL child is a failed constructor).  A child that has a parent
+ * already stays with it (EK_ERR_STATE). */
+EK_API ek_status ek_module_add_child(ek_module *module, const char *name, ek_module *child);
+
+typedef enum ek_init_kind { EK_INIT_ZEROS, EK_INIT_ONES, EK_INIT_UNIFORM, EK_INIT_NORMAL } ek_init_kind;
+/* UNIFORM: in [−scale, scale); NORMAL: standard deviation scale. */
+typedef struct ek_init {
+    ek_init_kind kind;
+    double scale;
+} ek_init;
+/* `decays` says whether weight decay applies when an optimizer spares norms and biases.  The tensor (float32, or the
+ * type ek_module_to set) belongs to the module. */
+EK_API ek_tensor *ek_module_add_parameter(ek_module *module, const char *name, ek_shape shape, ek_init init,
+                                          bool decays);
+/* A buffer filled with `value`. */
+EK_API ek_tensor *ek_module_add_buffer(ek_module *module, const char *name, ek_dtype dtype, ek_shape shape,
+                                       double value);
+/* In a forward function: asks for `finish(module, data, true)` once the outermost ek_forward has succeeded, or
+ * `finish(module, data, false)` when it fails, and copies `bytes` bytes of data for it.  This is how statistics move
+ * only with a forward that succeeded.  Not called on tapes that must leave modules alone (gradient checks). */
+EK_API ek_status ek_after_forward(ek_tape *tape, ek_module *module,
+                                  void (*finish)(ek_module *module, const void *data, bool succeeded),
+                                  const void *data, size_t bytes);
+
+/* ---- containers --------------------------------------------------------------------------------------------------- */
+/* The modules one after the other, named "0", "1", …  Takes ownership of all of them even when it fails; a NULL among
+ * them (a failed constructor) is an error of the whole. */
+EK_API ek_module *ek_sequential_from(int n, ek_module *const *modules);
+/* y = x + child(x); the child's name is "0". */
+EK_API ek_module *ek_residual(ek_module *child);
+
+/* ---- layers --------------------------------------------------------------------------------------------------------- */
+typedef struct ek_linear_opts {
+    bool bias; /* default true */
+} ek_linear_opts;
+EK_API ek_linear_opts ek_linear_opts_default(void);
+/* weight (out, in), bias (out), both uniform in ±1/√in.  (…, in) → (…, out). */
+EK_API ek_module *ek_linear(int64_t in_features, int64_t out_features, const ek_linear_opts *opts);
+
+typedef struct ek_conv_layer_opts {
+    int64_t stride[2], padding[2], dilation[2]; /* as ek_conv_opts; {height, width}, or index 0 alone in 1-D */
+    int64_t groups;
+    bool bias; /* default true */
+} ek_conv_layer_opts;
+EK_API ek_conv_layer_opts ek_conv_layer_opts_default(void);
+/* weight (out, in/groups, kernel…), bias (out), uniform in ±1/√(in/groups · ∏kernel).  A square kernel in 2-D; see
+ * ek_conv2d_rect_layer for others. */
+EK_API ek_module *ek_conv1d_layer(int64_t in_channels, int64_t out_channels, int64_t kernel,
+                                  const ek_conv_layer_opts *opts);
+EK_API ek_module *ek_conv2d_layer(int64_t in_channels, int64_t out_channels, int64_t kernel,
+                                  const ek_conv_layer_opts *opts);
+EK_API ek_module *ek_conv2d_rect_layer(int64_t in_channels, int64_t out_channels, int64_t kernel_h, int64_t kernel_w,
+                                       const ek_conv_layer_opts *opts);
+
+EK_API ek_module *ek_max_pool1d_layer(int64_t kernel, const ek_pool_opts *opts);
+EK_API ek_module *ek_max_pool2d_layer(int64_t kernel, const ek_pool_opts *opts);
+EK_API ek_module *ek_avg_pool1d_layer(int64_t kernel, const ek_pool_opts *opts);
+EK_API ek_module *ek_avg_pool2d_layer(int64_t kernel, const ek_pool_opts *opts);
+EK_API ek_module *ek_adaptive_avg_pool1d_layer(int64_t out);
+EK_API ek_module *ek_adaptive_avg_pool2d_layer(int64_t out_h, int64_t out_w);
+
+/* (N, d1, d2, …) → (N, d1·d2·…). */
+EK_API ek_module *ek_flatten_layer(void);
+EK_API ek_module *ek_relu_layer(void);
+EK_API ek_module *ek_leaky_relu_layer(double negative_slope);
+EK_API ek_module *ek_gelu_layer(void);
+EK_API ek_module *ek_silu_layer(void);
+EK_API ek_module *ek_sigmoid_layer(void);
+EK_API ek_module *ek_tanh_layer(void);
+EK_API ek_module *ek_softplus_layer(void);
+EK_API ek_module *ek_softmax_layer(int axis);
+EK_API ek_module *ek_log_softmax_layer(int axis);
+/* Drops in training, does nothing in evaluation.  Its masks are a function of (seed of ek_module_init, the layer's full
+ * name, how many forwards it has seen). */
+EK_API ek_module *ek_dropout_layer(double p);
+
+typedef struct ek_embedding_layer_opts {
+    int64_t padding_idx; /* this row starts at 0 and is not trained; default EK_NO_PADDING_IDX */
+} ek_embedding_layer_opts;
+EK_API ek_embedding_layer_opts ek_embedding_layer_opts_default(void);
+/* weight (num_embeddings, embedding_dim), standard normal.  int64 (…) → (…, embedding_dim). */
+EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_dim,
+                                     const ek_embedding_layer_opts *opts);
+
+/* ---- the norm family -------------------------------------------------------------------------------------------------
+ * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β: docs/norms.md.  The
+ * variance is biased (SS/n) for normalizing; running_var takes the unbiased one (SS/(n−1)).
+ */
+
+/* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
+typedef enum ek_norm_statistics {
+    EK_STATS_AUTO = 0, /* the batch's in training, the running ones in evaluation (default) */
+    EK_STATS_BATCH,    /* always the batch's; training still updates the running ones */
+    EK_STATS_RUNNING,  /* always the running ones; training still updates them */
+    EK_STATS_FROZEN    /* always the running ones, which never move */
+} ek_norm_statistics;
+/* Sets it for every norm with running buffers at or below `module`; independent of whether γ and β are trained.
+ * EK_ERR_ARGUMENT when there is no such norm. */
+EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice);
+
+/* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */
+#define EK_MOMENTUM_CUMULATIVE (-1.0)
+/* channel_axis: where (N, …, C, …) keeps its channels. */
+#define EK_CHANNELS_LAST (-1)
+
+typedef struct ek_batch_norm_opts {
+    double eps;                    /* default 1e-5 */
+    double momentum;               /* the update fraction; default 0.1 */
+    bool affine;                   /* γ and β, [C]; default true */
+    bool track_running_stats;      /* off: batch statistics in evaluation too, no buffers; default true */
+    ek_norm_statistics statistics; /* default EK_STATS_AUTO */
+    int channel_axis;              /* 1 (default), or EK_CHANNELS_LAST for (N, …, C) */
+} ek_batch_norm_opts;
+EK_API ek_batch_norm_opts ek_batch_norm_opts_default(void);
+/* Statistics per channel over batch and space.  1d: (N, C) or (N, C, L); 2d: (N, C, H, W); 3d: (N, C, D, H, W).
+ * Parameters weight, bias; buffers running_mean, running_var, num_batches_tracked.  One value per channel in training
+ * is EK_ERR_SHAPE, and nothing moves. */
+EK_API ek_module *ek_batch_norm1d(int64_t num_features, const ek_batch_norm_opts *opts);
+EK_API ek_module *ek_batch_norm2d(int64_t num_features, const ek_batch_norm_opts *opts);
+EK_API ek_module *ek_batch_norm3d(int64_t num_features, const ek_batch_norm_opts *opts);
+
+typedef ek_batch_norm_opts ek_instance_norm_opts;
+/* affine and track_running_stats are off by default. */
+EK_API ek_instance_norm_opts ek_instance_norm_opts_default(void);
+/* Statistics per sample and channel over space.  1d: (N, C, L); 2d: (N, C, H, W); 3d: (N, C, D, H, W).  With
+ * track_running_stats evaluation uses per-channel running values, exactly as BatchNorm does.  One element of space is
+ * EK_ERR_SHAPE whenever the input's statistics are used. */
+EK_API ek_module *ek_instance_norm1d(int64_t num_features, const ek_instance_norm_opts *opts);
+EK_API ek_module *ek_instance_norm2d(int64_t num_features, const ek_instance_norm_opts *opts);
+EK_API ek_module *ek_instance_norm3d(int64_t num_features, const ek_instance_norm_opts *opts);
+
+typedef struct ek_layer_norm_opts {
+    double eps;  /* default 1e-5 */
+    bool weight; /* γ of shape normalized_shape; default true */
+    bool bias;   /* β likewise; default true */
+} ek_layer_norm_opts;
+EK_API ek_layer_norm_opts ek_layer_norm_opts_default(void);
+/* Statistics per position over the trailing axes, which must equal normalized_shape.  No buffers: training and
+ * evaluation give the same bits. */
+EK_API ek_module *ek_layer_norm(ek_shape normalized_shape, const ek_layer_norm_opts *opts);
+
+#define EK_EPS_MACHINE (-1.0)
+typedef struct ek_rms_norm_opts {
+    double eps;  /* default EK_EPS_MACHINE: the machine epsilon of the input's type */
+    bool weight; /* default true */
+} ek_rms_norm_opts;
+EK_API ek_rms_norm_opts ek_rms_norm_opts_default(void);
+/* y = γ·x/√(mean(x²) + eps) over the trailing axes. */
+EK_API ek_module *ek_rms_norm(ek_shape normalized_shape, const ek_rms_norm_opts *opts);
+
+typedef struct ek_group_norm_opts {
+    double eps;       /* default 1e-5 */
+    bool affine;      /* γ and β per channel, [C]; default true */
+    int channel_axis; /* 1 (default) or EK_CHANNELS_LAST */
+} ek_group_norm_opts;
+EK_API ek_group_norm_opts ek_group_norm_opts_default(void);
+/* Statistics per sample over each of num_groups groups of channels.  (N, C, …).  GN(C, C) is InstanceNorm; GN(1, C) has
+ * LayerNorm([C, …])'s statistics but not its γ/β.  C % num_groups ≠ 0 or one element per group is EK_ERR_SHAPE. */
+EK_API ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_group_norm_opts *opts);
+
+typedef struct ek_switchable_norm_opts {
+    double eps;                    /* default 1e-5 */
+    double momentum;               /* the update fraction; default 0.1 */
+    bool affine;                   /* default true */
+    bool batch;                    /* mix BatchNorm in; default true */
+    bool last_gamma;               /* γ starts at 0; default false */
+    bool reference;                /* exactly the published code: unbiased variance within a plane, running statistics
+                                      that start at 0 and take the mixed batch variance as it is; default false */
+    ek_norm_statistics statistics; /* default EK_STATS_AUTO; speaks of the BatchNorm part */
+} ek_switchable_norm_opts;
+EK_API ek_switchable_norm_opts ek_switchable_norm_opts_default(void);
+/* Mean Σ w_k·m_k and variance Σ u_k·v_k over k = IN, LN, BN, with w = softmax(mean_weight), u = softmax(var_weight)
+ * (Luo et al. 2018, arXiv:1806.10779).  1d: (N, C), which mixes LN and BN only; 2d: (N, C, H, W); 3d: (N, C, D, H, W). */
+EK_API ek_module *ek_switchable_norm1d(int64_t num_features, const ek_switchable_norm_opts *opts);
+EK_API ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_opts *opts);
+EK_API ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts);
+
+#ifdef __cplusplus
+}
+namespace evenkeel {
+template <class... Modules> inline ek_module *make_sequential(Modules... modules)
+{
+    ek_module *const list[] = {modules...};
+    return ek_sequential_from(static_cast<int>(sizeof...(Modules)), list);
+}
+}
+#define ek_sequential(...) (evenkeel::make_sequential(__VA_ARGS__))
+#else
+#define ek_sequential(...)                                                                                             \
+    ek_sequential_from((int)(sizeof((ek_module *[]){__VA_ARGS__}) / sizeof(ek_module *)), (ek_module *[]){__VA_ARGS__})
+#endif
+#endif

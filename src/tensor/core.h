@@ -1,0 +1,100 @@
+/* What every part of the library shares: memory, errors, the tensor itself, parallel loops.  Not installed. */
+#ifndef EK_CORE_H
+#define EK_CORE_H
+
+#include <evenkeel/tensor.h>
+
+#include <stdarg.h>
+#include <stdatomic.h>
+
+/* Kernels marked so are compiled for baseline x86-64, v3 (AVX2, FMA) and v4 (AVX-512) from the same source, and the
+ * dynamic linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it. */
+#ifdef EK_MULTIVERSION
+#define EK_KERNEL __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define EK_KERNEL
+#endif
+
+#define EK_ALIGNMENT 64
+
+/* ---- memory (alloc.c) ------------------------------------------------------------------------------------------- */
+/* 64-byte aligned, not cleared; bytes = 0 gives a valid pointer.  NULL after ek_fail(EK_ERR_MEMORY, …). */
+void *ek_alloc(size_t bytes);
+void *ek_alloc_zeroed(size_t bytes);
+/* NULL is left alone. */
+void ek_release(void *memory);
+char *ek_copy_text(const char *text);
+
+/* ---- errors (error.c) ------------------------------------------------------------------------------------------- */
+ek_status ek_fail_v(ek_status status, const char *format, va_list arguments);
+void ek_warn(const char *format, ...) EK_PRINTF(1, 2);
+
+/* ---- tensors (tensor.c) ----------------------------------------------------------------------------------------- */
+typedef struct ek_storage {
+    atomic_int owners;
+    void (*release)(void *values, void *user); /* of borrowed memory; NULL with `owned` false: nothing to do */
+    void *user;
+    bool owned; /* the memory came from ek_alloc */
+    void *base;
+} ek_storage;
+
+struct ek_tensor {
+    ek_dtype dtype;
+    ek_shape shape;
+    int64_t numel;
+    void *data;
+    atomic_int owners;     /* of a tensor outside any tape */
+    ek_storage *storage;   /* NULL for a tensor of a tape */
+    struct ek_tape *tape;  /* the tape it belongs to, or NULL */
+    struct ek_record *record; /* the recorded op that made it, or NULL */
+    bool requires_grad;
+    bool decays;           /* weight decay applies when norms and biases are spared */
+    ek_tensor *grad;       /* of a leaf: kept once made; of an intermediate: while backward needs it */
+    bool has_grad;         /* `grad` holds a value */
+};
+
+/* A new tensor with memory of its own, values undefined. */
+ek_tensor *ek_tensor_new(ek_dtype dtype, ek_shape shape);
+/* Number of elements; EK_ERR_SHAPE for a bad rank, a negative dimension, an overflowing product (also in bytes). */
+ek_status ek_shape_check(const char *who, ek_dtype dtype, ek_shape shape, int64_t *numel);
+bool ek_shape_equal(ek_shape a, ek_shape b);
+/* "(2, 3)" in a buffer that lives as long as the enclosing block: printf("%s", EK_TEXT(shape)). */
+#define EK_TEXT(shape) ek_shape_text((shape), (char[200]){0}, 200)
+static inline size_t ek_tensor_bytes(const ek_tensor *t)
+{
+    return (size_t)t->numel * ek_dtype_size(t->dtype);
+}
+/* axis in 0 … ndim−1 for an axis that may count from the end; −1 (and no error set) if there is none. */
+int ek_axis_resolve(int axis, int ndim);
+/* Converts a tensor in place, dropping its gradient. */
+ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype);
+/* The leaf's gradient tensor, made if needed; it is has_grad that says whether it holds a value. */
+ek_tensor *ek_tensor_grad_buffer(ek_tensor *leaf);
+
+/* ---- random numbers (rng.c) ------------------------------------------------------------------------------------- */
+/* The 128 bits of block `counter` of stream `key`. */
+void ek_philox(uint64_t key, uint64_t counter, uint32_t out[4]);
+void ek_fill_uniform(ek_tensor *t, double low, double high, ek_rng *rng);
+void ek_fill_normal(ek_tensor *t, double mean, double std, ek_rng *rng);
+
+/* ---- threads (threads.c) ---------------------------------------------------------------------------------------- */
+/* Calls body(context, begin, end) for the chunks of `grain` indices that make up 0 … n−1, on as many threads as there
+ * are.  Chunks depend on n and grain alone, never on the number of threads; with one chunk, or inside another parallel
+ * loop, it runs in the calling thread.  A body writes only what belongs to its own indices, and may not fail. */
+typedef void (*ek_range_body)(void *context, int64_t begin, int64_t end);
+void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context);
+/* Elements below which a pass over memory is not worth a team of threads; also the grain of elementwise loops. */
+#define EK_GRAIN 16384
+
+/* ---- matrix products (gemm.c; tiles from blas.c or gemm_plain.c) -------------------------------------------------- */
+/* C (m×n, row stride ldc) = op(A)·op(B) + (accumulate ? C : 0), row-major; op transposes if asked.  op(A) is m×k, op(B)
+ * k×n; lda and ldb are the row strides of A and B as stored.  The same bits for any number of threads; may be called
+ * inside a parallel loop (then it runs in that thread).  EK_ERR_MEMORY when scratch memory is short, C unchanged. */
+ek_status ek_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                      const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate);
+ek_status ek_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
+                      int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc, bool accumulate);
+/* "OpenBLAS 0.3.21 (pthread)", "built-in". */
+const char *ek_gemm_backend(void);
+
+#endif

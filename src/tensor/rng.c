@@ -1,0 +1,134 @@
+/* Random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+ * Block `counter` of stream `key` is a pure function of the two, so the state is two numbers and any block can be drawn
+ * on its own. */
+#include "core.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double two_pi = 6.283185307179586476925;
+
+void ek_philox(uint64_t key, uint64_t counter, uint32_t out[4])
+{
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)p1;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
+}
+
+ek_rng ek_rng_seed(uint64_t seed)
+{
+    return (ek_rng){.key = seed, .counter = 0};
+}
+
+/* FNV-1a over the name, then one Philox block to spread it: neighbouring names and seeds give unrelated keys. */
+ek_rng ek_rng_named(uint64_t seed, const char *name)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (const char *c = name; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
+    uint32_t word[4];
+    ek_philox(seed, hash, word);
+    return (ek_rng){.key = (uint64_t)word[1] << 32 | word[0], .counter = 0};
+}
+
+uint64_t ek_rng_u64(ek_rng *rng)
+{
+    uint32_t word[4];
+    ek_philox(rng->key, rng->counter++, word);
+    return (uint64_t)word[1] << 32 | word[0];
+}
+
+static double unit_interval(uint64_t bits)
+{
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+/* Two independent normals from two 64-bit words (Box and Muller 1958).  1 − u is in (0, 1], so the log is finite. */
+static void normal_pair(const uint32_t word[4], double pair[2])
+{
+    double radius = sqrt(-2 * log(1 - unit_interval((uint64_t)word[1] << 32 | word[0])));
+    double angle = two_pi * unit_interval((uint64_t)word[3] << 32 | word[2]);
+    pair[0] = radius * cos(angle);
+    pair[1] = radius * sin(angle);
+}
+
+double ek_rng_uniform(ek_rng *rng)
+{
+    return unit_interval(ek_rng_u64(rng));
+}
+
+double ek_rng_normal(ek_rng *rng)
+{
+    uint32_t word[4];
+    double pair[2];
+    ek_philox(rng->key, rng->counter++, word);
+    normal_pair(word, pair);
+    return pair[0];
+}
+
+int64_t ek_rng_below(ek_rng *rng, int64_t n)
+{
+    if (n < 1)
+        return 0;
+    uint64_t range = (uint64_t)n, threshold = (0 - range) % range; /* 2^64 mod n: draws below it would favour some */
+    for (;;) {
+        uint64_t draw = ek_rng_u64(rng);
+        if (draw >= threshold)
+            return (int64_t)(draw % range);
+    }
+}
+
+void ek_rng_permutation(ek_rng *rng, int64_t n, int64_t *order)
+{
+    for (int64_t i = 0; i < n; i++)
+        order[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t j = ek_rng_below(rng, i + 1), swapped = order[i];
+        order[i] = order[j];
+        order[j] = swapped;
+    }
+}
+
+/* Writes a float64 value to element i of a float tensor. */
+static void put(ek_tensor *t, int64_t i, double value)
+{
+    if (t->dtype == EK_F32)
+        ((float *)t->data)[i] = (float)value;
+    else
+        ((double *)t->data)[i] = value;
+}
+
+void ek_fill_uniform(ek_tensor *t, double low, double high, ek_rng *rng)
+{
+    for (int64_t i = 0; i < t->numel; i++) {
+        double value = low + (high - low) * ek_rng_uniform(rng);
+        if (t->dtype == EK_F32 && (float)value >= (float)high && high > low)
+            value = nextafterf((float)high, (float)low); /* rounding to float must not reach the open end */
+        put(t, i, value);
+    }
+}
+
+void ek_fill_normal(ek_tensor *t, double mean, double std, ek_rng *rng)
+{
+    for (int64_t i = 0; i < t->numel; i += 2) {
+        uint32_t word[4];
+        double pair[2];
+        ek_philox(rng->key, rng->counter++, word);
+        normal_pair(word, pair);
+        put(t, i, mean + std * pair[0]);
+        if (i + 1 < t->numel)
+            put(t, i + 1, mean + std * pair[1]);
+    }
+}

@@ -1,0 +1,55 @@
+/* The only file that knows OpenMP. */
+#include "core.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+int ek_num_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+ek_status ek_set_num_threads(int n)
+{
+    if (n < 1)
+        return ek_fail(EK_ERR_ARGUMENT, "set_num_threads: expected at least 1, got %d", n);
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#endif
+    return EK_OK;
+}
+
+const char *ek_build_info(void)
+{
+    static _Thread_local char text[160];
+#ifdef _OPENMP
+    const char *threads = "OpenMP";
+#else
+    const char *threads = "none (built without OpenMP)";
+#endif
+    snprintf(text, sizeof text, "Evenkeel %s, threads: %s, %d in use, matrix products: %s", EK_VERSION_STRING, threads,
+             ek_num_threads(), ek_gemm_backend());
+    return text;
+}
+
+void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context)
+{
+    if (n <= 0)
+        return;
+    int64_t chunks = (n + grain - 1) / grain;
+#ifdef _OPENMP
+    if (chunks > 1 && !omp_in_parallel() && omp_get_max_threads() > 1) {
+#pragma omp parallel for schedule(static)
+        for (int64_t c = 0; c < chunks; c++)
+            body(context, c * grain, (c + 1) * grain < n ? (c + 1) * grain : n);
+        return;
+    }
+#endif
+    for (int64_t c = 0; c < chunks; c++)
+        body(context, c * grain, (c + 1) * grain < n ? (c + 1) * grain : n);
+}

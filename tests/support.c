@@ -1,0 +1,33 @@
+#include "support.h"
+
+int run_tests(const char *name, const TTest *const *tests, int n)
+{
+    Suite *suite = suite_create(name);
+    TCase *tcase = tcase_create(name);
+    for (int i = 0; i < n; i++)
+        tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol)
+{
+    ck_assert_msg(a && b, "%s: a tensor is NULL: %s", what, ek_last_error());
+    ck_assert_msg(ek_tensor_numel(a) == ek_tensor_numel(b), "%s: %lld elements against %lld", what,
+                  (long long)ek_tensor_numel(a), (long long)ek_tensor_numel(b));
+    double worst = 0;
+    int64_t at = -1;
+    for (int64_t i = 0; i < ek_tensor_numel(a); i++) {
+        double x = ek_tensor_at(a, i), y = ek_tensor_at(b, i), excess = fabs(x - y) - (atol + rtol * fabs(y));
+        if (!(excess <= worst) && !(isnan(x) && isnan(y)) && x != y) { /* a NaN on one side counts as worst */
+            worst = isnan(excess) ? INFINITY : excess;
+            at = i;
+        }
+    }
+    ck_assert_msg(at < 0, "%s: element %lld is %.17g, expected %.17g (rtol %g, atol %g)", what, (long long)at,
+                  ek_tensor_at(a, at), ek_tensor_at(b, at), rtol, atol);
+}

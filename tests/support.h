@@ -1,0 +1,32 @@
+/* Shared by all tests: a Check program in one line, and comparisons that print where they failed. */
+#ifndef EK_TEST_SUPPORT_H
+#define EK_TEST_SUPPORT_H
+
+#include <check.h>
+#include <evenkeel/evenkeel.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Runs one suite of one test case; for main().  No parallel region may run in the parent: Check forks, and a child of a
+ * parent that used libgomp hangs. */
+int run_tests(const char *name, const TTest *const *tests, int n);
+#define RUN_TESTS(name, ...)                                                                                           \
+    run_tests(name, (const TTest *const[]){__VA_ARGS__},                                                               \
+              (int)(sizeof((const TTest *const[]){__VA_ARGS__}) / sizeof(const TTest *)))
+
+#define ck_ok(call)                                                                                                    \
+    do {                                                                                                               \
+        ek_status ck_status_ = (call);                                                                                 \
+        ck_assert_msg(ck_status_ == EK_OK, "%s: %s: %s", #call, ek_status_name(ck_status_), ek_last_error());          \
+    } while (0)
+#define ck_made(pointer) ck_assert_msg((pointer) != NULL, "%s is NULL: %s", #pointer, ek_last_error())
+/* ek_last_error() holds this text. */
+#define ck_error(status, text)                                                                                         \
+    ck_assert_msg(ek_last_status() == (status) && strstr(ek_last_error(), (text)), "expected %s «%s», got %s «%s»",    \
+                  ek_status_name(status), (text), ek_status_name(ek_last_status()), ek_last_error())
+
+/* |a − b| ≤ atol + rtol·|b| elementwise, types converted to double; prints the worst place. */
+void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol);
+
+#endif

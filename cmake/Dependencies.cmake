@@ -1,30 +1,35 @@
 # Finds what the library needs and says, in one message each, which Debian package brings what is missing.
+#
+# EVENKEEL_PRIVATE_LIBRARIES   what the objects and both libraries link
+# EVENKEEL_DEPENDENCIES        find_package() arguments that bring them back for users of the installed static library
 set(EVENKEEL_PRIVATE_LIBRARIES m)
+set(EVENKEEL_DEPENDENCIES ZLIB)
 
-find_package(ZLIB)
+find_package(ZLIB QUIET)
 if(NOT ZLIB_FOUND)
   message(FATAL_ERROR "zlib is needed (checkpoints and compressed data).  On Debian: apt-get install zlib1g-dev")
 endif()
 list(APPEND EVENKEEL_PRIVATE_LIBRARIES ZLIB::ZLIB)
 
 if(EVENKEEL_OPENMP)
-  find_package(OpenMP COMPONENTS C)
+  find_package(OpenMP QUIET COMPONENTS C)
   if(OpenMP_C_FOUND)
     list(APPEND EVENKEEL_PRIVATE_LIBRARIES OpenMP::OpenMP_C)
+    list(APPEND EVENKEEL_DEPENDENCIES OpenMP)
   else()
     message(WARNING "OpenMP was not found: kernels will run on one thread.  On Debian gcc brings it; "
-      "for clang: apt-get install libomp-14-dev")
+      "for clang: apt-get install libomp-dev")
   endif()
 endif()
 
 set(EVENKEEL_HAVE_BLAS OFF)
 if(NOT EVENKEEL_BLAS STREQUAL "OFF")
-  find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas openblas-pthread openblas-openmp openblas-serial
-    x86_64-linux-gnu ${CMAKE_LIBRARY_ARCHITECTURE})
-  find_library(OPENBLAS_LIBRARY openblas)
-  if(OPENBLAS_INCLUDE_DIR AND OPENBLAS_LIBRARY)
+  list(PREPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
+  find_package(OpenBLAS QUIET MODULE)
+  if(OpenBLAS_FOUND)
     set(EVENKEEL_HAVE_BLAS ON)
-    list(APPEND EVENKEEL_PRIVATE_LIBRARIES ${OPENBLAS_LIBRARY})
+    list(APPEND EVENKEEL_PRIVATE_LIBRARIES OpenBLAS::OpenBLAS)
+    list(APPEND EVENKEEL_DEPENDENCIES OpenBLAS)
   elseif(EVENKEEL_BLAS STREQUAL "ON")
     message(FATAL_ERROR "EVENKEEL_BLAS=ON, but OpenBLAS was not found.  On Debian: apt-get install libopenblas-dev")
   else()

@@ -61,6 +61,7 @@ typedef struct ek_node {
  * functions return EK_OK, or what ek_fail() returned. */
 struct ek_op {
     const char *name;
+    int optional_from; /* inputs from this index on may be left out (NULL); 0: none may */
     /* Checks the inputs and gives the output's type and shape, which on entry are those of the first input. */
     ek_status (*infer)(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
     /* By float type of the first float input: [EK_F32], [EK_F64].  `forward` fills node->out.  `backward` fills, for

@@ -48,9 +48,10 @@ struct ek_tensor {
     struct ek_tape *tape;  /* the tape it belongs to, or NULL */
     struct ek_record *record; /* the recorded op that made it, or NULL */
     bool requires_grad;
-    bool decays;           /* weight decay applies when norms and biases are spared */
-    ek_tensor *grad;       /* of a leaf: kept once made; of an intermediate: while backward needs it */
-    bool has_grad;         /* `grad` holds a value */
+    bool decays;    /* weight decay applies when norms and biases are spared */
+    ek_tensor *grad; /* of a leaf: its gradient, kept once made */
+    void *grad_data; /* of a leaf: grad's elements; of an intermediate: its gradient while backward needs it */
+    bool has_grad;   /* the gradient holds a value */
 };
 
 /* A new tensor with memory of its own, values undefined. */
@@ -68,8 +69,8 @@ static inline size_t ek_tensor_bytes(const ek_tensor *t)
 int ek_axis_resolve(int axis, int ndim);
 /* Converts a tensor in place, dropping its gradient. */
 ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype);
-/* The leaf's gradient tensor, made if needed; it is has_grad that says whether it holds a value. */
-ek_tensor *ek_tensor_grad_buffer(ek_tensor *leaf);
+/* Makes sure that a leaf has grad_data; has_grad says whether it holds a value. */
+ek_status ek_tensor_need_grad_buffer(ek_tensor *leaf);
 
 /* ---- random numbers (rng.c) ------------------------------------------------------------------------------------- */
 /* The 128 bits of block `counter` of stream `key`. */

@@ -334,6 +334,7 @@ ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype)
     storage_release(t->storage);
     ek_tensor_free(t->grad);
     t->grad = NULL;
+    t->grad_data = NULL;
     t->has_grad = false;
     t->dtype = dtype;
     t->storage = copy->storage;
@@ -521,9 +522,13 @@ void ek_tensor_clear_grad(ek_tensor *t)
         t->has_grad = false;
 }
 
-ek_tensor *ek_tensor_grad_buffer(ek_tensor *leaf)
+ek_status ek_tensor_need_grad_buffer(ek_tensor *leaf)
 {
-    if (!leaf->grad)
+    if (!leaf->grad) {
         leaf->grad = ek_tensor_new(leaf->dtype, leaf->shape);
-    return leaf->grad;
+        if (!leaf->grad)
+            return EK_ERR_MEMORY;
+        leaf->grad_data = leaf->grad->data;
+    }
+    return EK_OK;
 }

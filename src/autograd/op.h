@@ -1,0 +1,134 @@
+/* What an op file needs besides the public interface: the registry, shape rules, the drivers of elementwise ops; and
+ * the tape's inside, for tape.c and the module base. */
+#ifndef EK_OP_H
+#define EK_OP_H
+
+#include <evenkeel/autograd.h>
+
+#include "core.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* ---- registry --------------------------------------------------------------------------------------------------- */
+#define EK_OP(name) extern const ek_op *const ek_op_##name;
+#include "ops.def"
+#undef EK_OP
+
+/* Every registered op, for tests and tools. */
+extern const ek_op *const *const ek_registry[];
+extern const int ek_registry_size;
+
+/* Flag of ops whose output shares the memory of in[0]: no memory is allocated, forward sets node->out->data. */
+#define EK_OP_VIEW 2u
+
+/* ---- shape rules (infer.c) ---------------------------------------------------------------------------------------- */
+/* Output like in[0], which has to be float32 or float64. */
+ek_status ek_infer_same(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
+/* in[i] is float32 or float64, or the failure that says so. */
+ek_status ek_need_float(const ek_node *node, int i);
+ek_status ek_need_int64(const ek_node *node, int i);
+/* NumPy's broadcasting of two shapes. */
+ek_status ek_broadcast(const char *who, ek_shape a, ek_shape b, ek_shape *out);
+/* The bits of the axes of `to` along which `from` was broadcast. */
+unsigned ek_broadcast_axes(ek_shape from, ek_shape to);
+/* Offset in a tensor of shape `from` of the element that broadcasts to row-major position `flat` of `to`. */
+int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
+
+/* ---- passing gradients on ----------------------------------------------------------------------------------------- */
+/* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
+ * instead of copying it where it can. */
+ek_status ek_node_pass_grad(ek_node *node, int i);
+
+/* ---- elementwise ops of one input (unary.c) ------------------------------------------------------------------------ */
+/* y[i] = f(x[i]); dx[i] = f'(x[i])·dy[i].  p: two parameters. */
+typedef struct ek_unary_op {
+    ek_op op;
+    void (*forward_f32)(int64_t n, const float *x, float *y, const double *p);
+    void (*forward_f64)(int64_t n, const double *x, double *y, const double *p);
+    void (*backward_f32)(int64_t n, const float *x, const float *y, const float *dy, float *dx, const double *p);
+    void (*backward_f64)(int64_t n, const double *x, const double *y, const double *dy, double *dx, const double *p);
+} ek_unary_op;
+
+ek_status ek_unary_forward_f32(ek_node *node);
+ek_status ek_unary_forward_f64(ek_node *node);
+ek_status ek_unary_backward_f32(ek_node *node);
+ek_status ek_unary_backward_f64(ek_node *node);
+
+/* Defines ek_op_NAME from kernels NAME_forward and NAME_backward. */
+#define EK_DEFINE_UNARY(NAME)                                                                                          \
+    static const ek_unary_op unary_##NAME = {                                                                          \
+        .op = {.name = #NAME,                                                                                          \
+               .infer = ek_infer_same,                                                                                 \
+               .forward = EK_BY_DTYPE(ek_unary_forward),                                                               \
+               .backward = EK_BY_DTYPE(ek_unary_backward)},                                                            \
+        .forward_f32 = NAME##_forward_f32,                                                                             \
+        .forward_f64 = NAME##_forward_f64,                                                                             \
+        .backward_f32 = NAME##_backward_f32,                                                                           \
+        .backward_f64 = NAME##_backward_f64};                                                                          \
+    const ek_op *const ek_op_##NAME = &unary_##NAME.op;
+
+ek_tensor *ek_apply_unary(ek_tape *tape, const ek_op *op, ek_tensor *x, double p0, double p1);
+
+/* ---- the inside of a tape ---------------------------------------------------------------------------------------------- */
+/* To be shown the gradient of a tensor once it is complete. */
+typedef struct ek_hook {
+    struct ek_hook *next;
+    void (*call)(const struct ek_hook *hook, const ek_tensor *gradient);
+} ek_hook;
+
+typedef struct ek_pool_block ek_pool_block;
+
+/* A recorded op: the public node, and what the backward walk keeps about it. */
+typedef struct ek_record {
+    ek_node node; /* first, so that a node is its record */
+    struct ek_record *previous;
+    ek_hook *hooks;
+    ek_pool_block *scratch; /* given back when the running function returns */
+    void **grad_in;         /* [n_in] what ek_node_grad_in gave out */
+    bool passed;            /* dL/d out now serves as the gradient of an input */
+    bool out_of_memory;     /* some ek_node_grad_in failed */
+} ek_record;
+
+/* What is to happen to a module when the outermost forward ends. */
+typedef struct ek_pending {
+    struct ek_pending *next;
+    struct ek_module *module;
+    void (*finish)(struct ek_module *module, const void *data, bool succeeded);
+    void *data;
+} ek_pending;
+
+typedef struct ek_chunk ek_chunk;
+typedef struct ek_retained ek_retained;
+enum { EK_POOL_CLASSES = 256, EK_TAPE_MESSAGE_BYTES = 2048 };
+
+struct ek_tape {
+    ek_chunk *chunks; /* the newest first */
+    size_t taken;     /* bytes from the allocator */
+    ek_pool_block *pool[EK_POOL_CLASSES];
+    ek_record *last;
+    ek_retained *retained; /* leaves that must live until the reset */
+    bool recording;
+    bool backward_done;
+    bool leaves_modules_alone; /* gradient checks: statistics and counters stand still */
+    int depth;                 /* of nested ek_forward calls */
+    ek_pending *pending, **pending_end;
+    ek_status status; /* the first failure */
+    char error[EK_TAPE_MESSAGE_BYTES];
+};
+
+/* Memory until the reset, 64-byte aligned, not cleared.  NULL after ek_fail. */
+void *ek_tape_alloc(ek_tape *tape, size_t bytes);
+/* Makes the thread's last error the tape's (the first stays); returns NULL for `return ek_tape_fail(tape);`. */
+void *ek_tape_fail(ek_tape *tape);
+/* True when ops may go on; else the last error is set to the tape's first one (or to "the tape is NULL"). */
+bool ek_tape_usable(ek_tape *tape, const char *who);
+/* A tensor of the tape whose data is still to be set. */
+ek_tensor *ek_tape_tensor(ek_tape *tape, ek_dtype dtype, ek_shape shape, int64_t numel);
+/* Keeps a leaf alive until the reset. */
+ek_status ek_tape_retain(ek_tape *tape, ek_tensor *leaf);
+/* Lets `hook` (memory of the tape) see the gradient of t, if t has a history. */
+void ek_tape_hook(ek_tensor *t, ek_hook *hook);
+
+#endif

@@ -1,0 +1,411 @@
+/* The tape: an arena that holds what a step makes, a pool inside it for what comes and goes within the step, and the
+ * application of ops.  The walk back is in backward.c. */
+#include "tape.h"
+
+/* ---- arena -------------------------------------------------------------------------------------------------------- */
+
+enum { FIRST_CHUNK_BYTES = 1 << 20 };
+
+struct ek_chunk {
+    _Alignas(EK_ALIGNMENT) ek_chunk *older;
+    size_t capacity, used; /* of the bytes after this header */
+};
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + EK_ALIGNMENT - 1) / EK_ALIGNMENT * EK_ALIGNMENT;
+}
+
+static bool add_chunk(ek_tape *tape, size_t capacity)
+{
+    ek_chunk *chunk = ek_alloc(sizeof *chunk + capacity);
+    if (!chunk)
+        return false;
+    *chunk = (ek_chunk){.older = tape->chunks, .capacity = capacity, .used = 0};
+    tape->chunks = chunk;
+    tape->taken += sizeof *chunk + capacity;
+    return true;
+}
+
+static void free_chunks(ek_tape *tape)
+{
+    while (tape->chunks) {
+        ek_chunk *older = tape->chunks->older;
+        ek_release(tape->chunks);
+        tape->chunks = older;
+    }
+    tape->taken = 0;
+}
+
+void *ek_tape_alloc(ek_tape *tape, size_t bytes)
+{
+    if (bytes > PTRDIFF_MAX / 2) {
+        ek_fail(EK_ERR_MEMORY, "out of memory: %zu bytes asked of a tape", bytes);
+        return NULL;
+    }
+    bytes = aligned(bytes ? bytes : 1);
+    ek_chunk *chunk = tape->chunks;
+    if (!chunk || chunk->capacity - chunk->used < bytes) {
+        /* As much again as there is, so that a step needs few chunks; if that is refused, just what is asked. */
+        size_t more = tape->taken > FIRST_CHUNK_BYTES ? tape->taken : FIRST_CHUNK_BYTES;
+        if (!add_chunk(tape, more > bytes ? more : bytes) && !add_chunk(tape, bytes))
+            return NULL;
+        chunk = tape->chunks;
+    }
+    void *memory = (char *)(chunk + 1) + chunk->used;
+    chunk->used += bytes;
+    return memory;
+}
+
+/* Empties the arena.  Several chunks become one that holds all they held, so the next step asks for none. */
+static void recycle_chunks(ek_tape *tape)
+{
+    if (tape->chunks && tape->chunks->older) {
+        size_t used = 0;
+        for (const ek_chunk *chunk = tape->chunks; chunk; chunk = chunk->older)
+            used += chunk->used;
+        free_chunks(tape);
+        if (!add_chunk(tape, aligned(used + used / 16)))
+            ek_clear_error(); /* nothing is lost: the next step takes chunks as it needs them */
+    }
+    if (tape->chunks)
+        tape->chunks->used = 0;
+}
+
+/* ---- pool: memory that is given back within a step ------------------------------------------------------------------ */
+
+struct ek_pool_block {
+    _Alignas(EK_ALIGNMENT) ek_pool_block *next;
+    int size_class;
+};
+
+/* Four sizes per power of two, so at most a quarter is wasted.  Returns the class and rounds `bytes` up to its size. */
+static int pool_class(size_t *bytes)
+{
+    size_t n = *bytes ? *bytes : 1;
+    if (n <= 256) {
+        *bytes = aligned(n);
+        return (int)(*bytes / EK_ALIGNMENT) - 1;
+    }
+    int power = 63 - __builtin_clzll((unsigned long long)(n - 1)); /* 2^power < n ≤ 2^(power+1), power ≥ 8 */
+    size_t step = (size_t)1 << (power - 2);
+    size_t steps = (n + step - 1) / step; /* 5 … 8 */
+    *bytes = steps * step;
+    return (power - 8) * 4 + (int)steps - 5 + 4;
+}
+
+static ek_pool_block *pool_take(ek_tape *tape, size_t bytes)
+{
+    if (bytes > PTRDIFF_MAX / 4) {
+        ek_fail(EK_ERR_MEMORY, "out of memory: %zu bytes asked of a tape", bytes);
+        return NULL;
+    }
+    int size_class = pool_class(&bytes);
+    ek_pool_block *block = tape->pool[size_class];
+    if (block) {
+        tape->pool[size_class] = block->next;
+    } else {
+        block = ek_tape_alloc(tape, sizeof *block + bytes);
+        if (!block)
+            return NULL;
+        block->size_class = size_class;
+    }
+    block->next = NULL;
+    return block;
+}
+
+static void pool_give(ek_tape *tape, ek_pool_block *block)
+{
+    block->next = tape->pool[block->size_class];
+    tape->pool[block->size_class] = block;
+}
+
+void *ek_pool_alloc(ek_tape *tape, size_t bytes)
+{
+    ek_pool_block *block = pool_take(tape, bytes);
+    return block ? block + 1 : NULL;
+}
+
+void ek_pool_free(ek_tape *tape, void *memory)
+{
+    if (memory)
+        pool_give(tape, (ek_pool_block *)memory - 1);
+}
+
+void ek_release_scratch(ek_record *record)
+{
+    while (record->scratch) {
+        ek_pool_block *next = record->scratch->next;
+        pool_give(record->node.tape, record->scratch);
+        record->scratch = next;
+    }
+}
+
+/* ---- life of a tape -------------------------------------------------------------------------------------------------- */
+
+struct ek_retained {
+    ek_retained *next;
+    ek_tensor *leaf;
+};
+
+ek_tape *ek_tape_new(void)
+{
+    ek_tape *tape = ek_alloc_zeroed(sizeof *tape);
+    if (!tape)
+        return NULL;
+    tape->recording = true;
+    tape->pending_end = &tape->pending;
+    return tape;
+}
+
+void ek_tape_reset(ek_tape *tape)
+{
+    if (!tape)
+        return;
+    for (ek_retained *kept = tape->retained; kept; kept = kept->next)
+        ek_tensor_free(kept->leaf);
+    tape->retained = NULL;
+    tape->last = NULL;
+    tape->backward_done = false;
+    tape->depth = 0;
+    tape->pending = NULL;
+    tape->pending_end = &tape->pending;
+    tape->status = EK_OK;
+    tape->error[0] = '\0';
+    memset(tape->pool, 0, sizeof tape->pool);
+    recycle_chunks(tape);
+}
+
+void ek_tape_free(ek_tape *tape)
+{
+    if (!tape)
+        return;
+    ek_tape_reset(tape);
+    free_chunks(tape);
+    ek_release(tape);
+}
+
+ek_status ek_tape_set_recording(ek_tape *tape, bool recording)
+{
+    if (!tape)
+        return ek_fail(EK_ERR_ARGUMENT, "tape_set_recording: the tape is NULL");
+    if (tape->recording != recording && tape->chunks && (tape->chunks->used || tape->chunks->older))
+        return ek_fail(EK_ERR_STATE, "tape_set_recording: the tape holds tensors; call ek_tape_reset() first");
+    tape->recording = recording;
+    return EK_OK;
+}
+
+bool ek_tape_recording(const ek_tape *tape)
+{
+    return tape && tape->recording;
+}
+
+ek_status ek_tape_status(const ek_tape *tape)
+{
+    return tape ? tape->status : EK_ERR_ARGUMENT;
+}
+
+const char *ek_tape_error(const ek_tape *tape)
+{
+    return tape ? tape->error : "the tape is NULL";
+}
+
+size_t ek_tape_bytes(const ek_tape *tape)
+{
+    return tape ? tape->taken : 0;
+}
+
+void *ek_tape_fail(ek_tape *tape)
+{
+    if (tape->status == EK_OK) {
+        tape->status = ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT;
+        snprintf(tape->error, sizeof tape->error, "%s", ek_last_error());
+    }
+    return NULL;
+}
+
+bool ek_tape_usable(ek_tape *tape, const char *who)
+{
+    if (!tape) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: the tape is NULL", who);
+        return false;
+    }
+    if (tape->status != EK_OK) {
+        ek_fail(tape->status, "%s", tape->error); /* the first cause stays on top */
+        return false;
+    }
+    return true;
+}
+
+ek_status ek_tape_retain(ek_tape *tape, ek_tensor *leaf)
+{
+    ek_retained *kept = ek_tape_alloc(tape, sizeof *kept);
+    if (!kept)
+        return EK_ERR_MEMORY;
+    *kept = (ek_retained){.next = tape->retained, .leaf = ek_tensor_retain(leaf)};
+    tape->retained = kept;
+    return EK_OK;
+}
+
+ek_tensor *ek_tape_tensor(ek_tape *tape, ek_dtype dtype, ek_shape shape, int64_t numel)
+{
+    ek_tensor *t = ek_tape_alloc(tape, sizeof *t);
+    if (!t)
+        return NULL;
+    memset(t, 0, sizeof *t);
+    t->dtype = dtype;
+    t->shape = shape;
+    t->numel = numel;
+    t->tape = tape;
+    return t;
+}
+
+ek_tensor *ek_detach(ek_tape *tape, ek_tensor *x)
+{
+    if (!ek_tape_usable(tape, "detach"))
+        return NULL;
+    if (!x) {
+        ek_fail(EK_ERR_ARGUMENT, "detach: the input is NULL");
+        return ek_tape_fail(tape);
+    }
+    ek_tensor *y = ek_tape_tensor(tape, x->dtype, x->shape, x->numel);
+    if (!y || (!x->tape && ek_tape_retain(tape, x) != EK_OK))
+        return ek_tape_fail(tape);
+    y->data = x->data;
+    return y;
+}
+
+/* ---- applying an op -------------------------------------------------------------------------------------------------- */
+
+/* All inputs there, of this tape, of one float type; finds that type and whether a gradient will be asked for. */
+static ek_status check_inputs(const ek_node *node, ek_dtype *real, bool *needs_grad)
+{
+    const char *who = node->op->name;
+    bool seen = false;
+    *real = EK_F32;
+    *needs_grad = false;
+    for (int i = 0; i < node->n_in; i++) {
+        const ek_tensor *x = node->in[i];
+        if (!x) {
+            if (node->op->optional_from > 0 && i >= node->op->optional_from)
+                continue;
+            return ek_fail(EK_ERR_ARGUMENT, "%s: input %d is NULL%s%s", who, i,
+                           *ek_last_error() ? "; the last error was: " : "", ek_last_error());
+        }
+        if (x->tape && x->tape != node->tape)
+            return ek_fail(EK_ERR_STATE, "%s: input %d belongs to another tape; ek_tensor_clone() it to carry it over",
+                           who, i);
+        *needs_grad |= x->requires_grad;
+        if (x->dtype == EK_I64)
+            continue;
+        if (seen && x->dtype != *real)
+            return ek_fail(EK_ERR_DTYPE, "%s: expected inputs of one float type, got %s and %s (input %d); "
+                                         "ek_tensor_cast() converts", who, ek_dtype_name(*real),
+                           ek_dtype_name(x->dtype), i);
+        *real = x->dtype;
+        seen = true;
+    }
+    return EK_OK;
+}
+
+/* The record of an application that a backward may follow: in memory of the tape, inputs kept alive. */
+static ek_record *keep_record(ek_tape *tape, const ek_record *draft, size_t attribute_bytes)
+{
+    int n_in = draft->node.n_in;
+    ek_record *record = ek_tape_alloc(tape, sizeof *record);
+    ek_tensor **in = ek_tape_alloc(tape, (size_t)n_in * sizeof *in);
+    void **grad_in = ek_tape_alloc(tape, (size_t)n_in * sizeof *grad_in);
+    void *attributes = attribute_bytes ? ek_tape_alloc(tape, attribute_bytes) : NULL;
+    if (!record || !in || !grad_in || (attribute_bytes && !attributes))
+        return NULL;
+    *record = *draft;
+    for (int i = 0; i < n_in; i++) {
+        in[i] = draft->node.in[i];
+        grad_in[i] = NULL;
+        if (in[i] && !in[i]->tape && ek_tape_retain(tape, in[i]) != EK_OK)
+            return NULL;
+    }
+    if (attribute_bytes)
+        memcpy(attributes, draft->node.attributes, attribute_bytes);
+    record->node.in = in;
+    record->node.attributes = attributes;
+    record->node.recorded = true;
+    record->grad_in = grad_in;
+    return record;
+}
+
+static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
+{
+    ek_tape *tape = draft->node.tape;
+    const ek_op *op = draft->node.op;
+    ek_dtype real;
+    bool needs_grad;
+    if (check_inputs(&draft->node, &real, &needs_grad) != EK_OK)
+        return NULL;
+    ek_dtype dtype = draft->node.in[0]->dtype;
+    ek_shape shape = draft->node.in[0]->shape;
+    int64_t numel;
+    if (op->infer(&draft->node, &dtype, &shape) != EK_OK || ek_shape_check(op->name, dtype, shape, &numel) != EK_OK)
+        return NULL;
+
+    bool record_it = tape->recording && needs_grad && dtype != EK_I64;
+    ek_record *record = record_it ? keep_record(tape, draft, attribute_bytes) : draft;
+    ek_tensor *out = record ? ek_tape_tensor(tape, dtype, shape, numel) : NULL;
+    if (!out)
+        return NULL;
+    if (op->flags & EK_OP_VIEW) {
+        ek_tensor *viewed = record->node.in[0];
+        if (!record_it && !viewed->tape && ek_tape_retain(tape, viewed) != EK_OK)
+            return NULL;
+    } else {
+        out->data = ek_tape_alloc(tape, ek_tensor_bytes(out));
+        if (!out->data)
+            return NULL;
+    }
+    record->node.out = out;
+    ek_status status = op->forward[real](&record->node);
+    ek_release_scratch(record);
+    if (status != EK_OK)
+        return NULL;
+    if (record_it) {
+        out->requires_grad = true;
+        out->record = record;
+        record->previous = tape->last;
+        tape->last = record;
+    }
+    return out;
+}
+
+ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *const *in, const void *attributes,
+                    size_t attribute_bytes)
+{
+    if (!ek_tape_usable(tape, op ? op->name : "apply"))
+        return NULL;
+    if (!op || n_in < 1 || !in) {
+        ek_fail(EK_ERR_ARGUMENT, "apply: expected an op and at least one input, got %s and %d", op ? op->name : "NULL",
+                n_in);
+        return ek_tape_fail(tape);
+    }
+    /* const is shed only to fit ek_node: nothing writes through these pointers. */
+    ek_record draft = {.node = {.op = op, .n_in = n_in, .in = (ek_tensor **)in, .attributes = (void *)attributes,
+                                .tape = tape}};
+    ek_tensor *out = apply(&draft, attribute_bytes);
+    return out ? out : ek_tape_fail(tape);
+}
+
+void *ek_node_scratch(ek_node *node, size_t bytes)
+{
+    ek_record *record = (ek_record *)node;
+    ek_pool_block *block = pool_take(node->tape, bytes);
+    if (!block)
+        return NULL;
+    block->next = record->scratch;
+    record->scratch = block;
+    return block + 1;
+}
+
+void *ek_node_save(ek_node *node, size_t bytes)
+{
+    node->saved = node->recorded ? ek_pool_alloc(node->tape, bytes) : ek_node_scratch(node, bytes);
+    return node->saved;
+}

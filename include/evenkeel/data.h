@@ -1,4 +1,4 @@
-/* Data sets, readers and the mini-batch loader. */
+/* Data sets (IDX files, tensors, the embedded glyphs) and the shuffling mini-batch loader. */
 #ifndef EVENKEEL_DATA_H
 #define EVENKEEL_DATA_H
 
@@ -7,6 +7,91 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- IDX files --------------------------------------------------------------------------------------------------- */
+/* Reads an IDX file, the format of MNIST and its successors (yann.lecun.com/exdb/mnist): bytes 0 0 type rank, `rank`
+ * big-endian 32-bit dimensions, then the elements, big-endian, row-major.  Types: uint8, int8, int16, int32, float32,
+ * float64.  A file that starts with gzip's magic is inflated on the way.  Values are converted to `dtype` as they are;
+ * float values cannot become int64 (EK_ERR_DTYPE).  Sizes are checked against the file's length before memory is taken:
+ * EK_ERR_FORMAT for a wrong magic, a truncated file, trailing bytes, corrupt compressed data; EK_ERR_IO for a file that
+ * cannot be read.  The tensor is the caller's. */
+EK_API ek_tensor *ek_idx_read(const char *path, ek_dtype dtype);
+
+/* ---- data sets --------------------------------------------------------------------------------------------------- */
+/* N samples: x (N, …) of any type, and y, either class labels, int64 (N), or float targets (N, …). */
+typedef struct ek_dataset ek_dataset;
+
+typedef enum ek_split { EK_TRAIN = 0, EK_TEST = 1 } ek_split;
+
+/* From tensors, of which the data set becomes an owner beside the caller.  Labels have to be in 0 … num_classes−1
+ * (EK_ERR_ARGUMENT); num_classes = 0 takes one more than the largest label.  With float targets num_classes is 0.
+ * No samples is EK_ERR_ARGUMENT, another number of targets than of samples EK_ERR_SHAPE. */
+EK_API ek_dataset *ek_dataset_from_tensors(ek_tensor *x, ek_tensor *y, int64_t num_classes);
+/* From two IDX files: images (N, H, W) become float32 (N, 1, H, W), of uint8 divided by 255, of float32 and float64 as
+ * they are; labels (N) of an integer type.  num_classes as above. */
+EK_API ek_dataset *ek_dataset_from_idx(const char *images_path, const char *labels_path, int64_t num_classes);
+/* From a folder that holds files named as MNIST's (Fashion-MNIST's, KMNIST's) are: train-images-idx3-ubyte,
+ * train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each as it is or with .gz.  Ten classes. */
+EK_API ek_dataset *ek_dataset_from_mnist(const char *folder, ek_split split);
+
+/* Copies of samples start … stop−1, and of the samples with the given indices (any order, repeats allowed).  Both know
+ * as many classes as `data`. */
+EK_API ek_dataset *ek_dataset_slice(const ek_dataset *data, int64_t start, int64_t stop);
+EK_API ek_dataset *ek_dataset_subset(const ek_dataset *data, const int64_t *indices, int64_t n);
+/* Mean and (population) standard deviation over all elements of x, which has to be float. */
+EK_API ek_status ek_dataset_moments(const ek_dataset *data, double *mean, double *std);
+/* x ← (x − mean)/std.  Test data take the training data's numbers.  x gets memory of its own first: tensors that others
+ * own too keep their values.  std > 0; x has to be float.  Make loaders afterwards. */
+EK_API ek_status ek_dataset_normalize(ek_dataset *data, double mean, double std);
+
+EK_API int64_t ek_dataset_size(const ek_dataset *data);
+EK_API int64_t ek_dataset_num_classes(const ek_dataset *data);
+/* All samples and targets; they belong to the data set. */
+EK_API ek_tensor *ek_dataset_x(const ek_dataset *data);
+EK_API ek_tensor *ek_dataset_y(const ek_dataset *data);
+EK_API void ek_dataset_free(ek_dataset *data);
+
+/* ---- mini-batches ------------------------------------------------------------------------------------------------- */
+typedef struct ek_loader ek_loader;
+
+typedef struct ek_loader_opts {
+    bool shuffle;    /* a new order each epoch; default true */
+    uint64_t seed;   /* of that order, which is a function of (seed, epoch) alone; default 0 */
+    bool drop_last;  /* leave out a last batch that is smaller than the others; default false */
+    bool merge_last; /* a last batch of one sample joins the batch before it, which then has batch_size + 1 samples:
+                        BatchNorm cannot train on one.  Moot with drop_last, which leaves it out.  Default false */
+} ek_loader_opts;
+EK_API ek_loader_opts ek_loader_opts_default(void);
+
+/* One mini-batch.  The tensors belong to the loader and hold these values until its next call; clone what has to
+ * last.  An epoch's smaller (or merged) last batch is another pair of tensors. */
+typedef struct ek_batch {
+    ek_tensor *x; /* (size, …) */
+    ek_tensor *y; /* (size) labels or (size, …) targets */
+    int64_t size;
+} ek_batch;
+
+/* Walks over `data` in mini-batches of `batch_size` ≥ 1 samples; more than there are is EK_ERR_ARGUMENT.  The tensors
+ * of `data` are kept alive, so the data set may be freed first. */
+EK_API ek_loader *ek_loader_new(ek_dataset *data, int64_t batch_size, const ek_loader_opts *opts);
+/* The next mini-batch: EK_OK, or EK_DONE at the end of the epoch (batch is zeroed); the call after that starts the next
+ * epoch.  Takes no memory. */
+EK_API ek_status ek_loader_next(ek_loader *loader, ek_batch *batch);
+/* Mini-batches per epoch. */
+EK_API int64_t ek_loader_num_batches(const ek_loader *loader);
+/* Back to the start of epoch 0, as after ek_loader_new. */
+EK_API void ek_loader_reset(ek_loader *loader);
+EK_API void ek_loader_free(ek_loader *loader);
+
+/* Where a loader stands: all it needs to go on exactly there, over the same data with the same options. */
+typedef struct ek_loader_state {
+    uint64_t seed;
+    int64_t epoch;
+    int64_t batch; /* how many mini-batches of this epoch have been given out; num_batches: EK_DONE is next */
+} ek_loader_state;
+EK_API ek_loader_state ek_loader_get_state(const ek_loader *loader);
+/* EK_ERR_ARGUMENT, and nothing moves, for an epoch below 0 or a batch outside 0 … num_batches. */
+EK_API ek_status ek_loader_set_state(ek_loader *loader, ek_loader_state state);
 
 #ifdef __cplusplus
 }

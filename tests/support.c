@@ -1,5 +1,14 @@
 #include "support.h"
 
+int run_suite(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int run_tests(const char *name, const TTest *const *tests, int n)
 {
     Suite *suite = suite_create(name);
@@ -7,11 +16,7 @@ int run_tests(const char *name, const TTest *const *tests, int n)
     for (int i = 0; i < n; i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite(suite);
 }
 
 void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol)

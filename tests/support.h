@@ -10,6 +10,7 @@
 
 /* Runs one suite of one test case; for main().  No parallel region may run in the parent: Check forks, and a child of a
  * parent that used libgomp hangs. */
+int run_suite(Suite *suite);
 int run_tests(const char *name, const TTest *const *tests, int n);
 #define RUN_TESTS(name, ...)                                                                                           \
     run_tests(name, (const TTest *const[]){__VA_ARGS__},                                                               \

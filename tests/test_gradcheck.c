@@ -1,0 +1,212 @@
+/* Every registered op has a backward and rows in op_cases.def, and every row passes the gradient check at 1e-7. */
+#include "op.h"
+#include "support.h"
+
+typedef enum domain { ANY, POSITIVE, DISTINCT } domain;
+enum { MAX_INPUTS = 6, MAX_CONSTANTS = 8 };
+
+/* What a row needs while it runs: the integer tensors its expression made. */
+typedef struct run_state {
+    const struct op_case *row;
+    ek_tensor *constants[MAX_CONSTANTS];
+    int n_constants;
+    bool op_seen;
+} run_state;
+
+typedef ek_tensor *(*case_fn)(ek_tape *t, ek_tensor **x, run_state *state);
+
+typedef struct op_case {
+    const char *op, *label;
+    domain domain;
+    ek_shape shapes[MAX_INPUTS];
+    int n_inputs;
+    case_fn fn;
+} op_case;
+
+/* An int64 tensor that lives as long as the row runs. */
+__attribute__((unused)) static ek_tensor *ints(run_state *state, ek_shape shape, const int64_t *values)
+{
+    ck_assert_int_lt(state->n_constants, MAX_CONSTANTS);
+    ek_tensor *constant = ek_from_array(EK_I64, shape, values);
+    ck_made(constant);
+    return state->constants[state->n_constants++] = constant;
+}
+
+#define S(...) {(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}}
+#define N {0, {0}}
+#define INTS(shape, ...) ints(state, shape, (const int64_t[]){__VA_ARGS__})
+#define x0 x[0]
+#define x1 x[1]
+#define x2 x[2]
+#define x3 x[3]
+#define x4 x[4]
+#define LIST(...) {__VA_ARGS__}
+
+#define CASE(op, label, domain, shapes, expression)                                                                    \
+    static ek_tensor *case_##op##_##label(ek_tape *t, ek_tensor **x, run_state *state)                                 \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        return expression;                                                                                             \
+    }
+#include "op_cases.def"
+#undef CASE
+
+#define SHAPE_COUNT(...) (int)(sizeof((ek_shape[]){__VA_ARGS__}) / sizeof(ek_shape))
+#define CASE(op, label, domain, shapes, expression)                                                                    \
+    {#op, #label, domain, LIST shapes, SHAPE_COUNT shapes, case_##op##_##label},
+static const op_case rows[] = {
+#include "op_cases.def"
+};
+#undef CASE
+enum { N_ROWS = sizeof rows / sizeof rows[0] };
+
+static ek_tensor *draw(const op_case *row, int i, ek_rng *rng)
+{
+    ek_tensor *x = ek_uniform(EK_F64, row->shapes[i], 0.3, 1.5, rng);
+    ck_made(x);
+    double *v = ek_data_f64(x);
+    int64_t n = ek_tensor_numel(x), *order = malloc((size_t)(n + 1) * sizeof *order);
+    ek_rng_permutation(rng, n, order);
+    for (int64_t k = 0; k < n; k++) {
+        if (row->domain == ANY && ek_rng_u64(rng) & 1)
+            v[k] = -v[k];
+        if (row->domain == DISTINCT)
+            v[k] = 0.02 * (double)(order[k] - n / 2) + 0.011;
+    }
+    free(order);
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    return x;
+}
+
+static void free_constants(run_state *state)
+{
+    while (state->n_constants > 0)
+        ek_tensor_free(state->constants[--state->n_constants]);
+}
+
+/* The row's expression of inputs that an affine op has scaled; notes whether the op in question was recorded. */
+static ek_tensor *evaluate(ek_tape *t, ek_tensor *const *inputs, void *user)
+{
+    run_state *state = user;
+    ek_tensor *x[MAX_INPUTS] = {NULL};
+    free_constants(state);
+    for (int i = 0; i < state->row->n_inputs; i++)
+        x[i] = ek_affine(t, inputs[i], 1.25, 0);
+    ek_tensor *y = state->row->fn(t, x, state);
+    for (const ek_record *record = t->last; record; record = record->previous)
+        state->op_seen |= !strcmp(record->node.op->name, state->row->op);
+    return y;
+}
+
+START_TEST(every_row_passes)
+{
+    const op_case *row = &rows[_i];
+    run_state state = {.row = row};
+    ek_rng rng = ek_rng_named(1, row->op);
+    ek_tensor *inputs[MAX_INPUTS];
+    for (int i = 0; i < row->n_inputs; i++)
+        inputs[i] = draw(row, i, &rng);
+    ek_gradcheck_result result;
+    ek_status status = ek_gradcheck(evaluate, &state, inputs, row->n_inputs, NULL, &result);
+    ck_assert_msg(status == EK_OK, "%s, %s: %s", row->op, row->label, ek_last_error());
+    ck_assert_msg(result.checked > 0, "%s, %s: nothing was compared", row->op, row->label);
+    ck_assert_msg(state.op_seen, "%s, %s: the row does not use the op", row->op, row->label);
+    for (int i = 0; i < row->n_inputs; i++)
+        ek_tensor_free(inputs[i]);
+    free_constants(&state);
+}
+END_TEST
+
+START_TEST(every_op_has_a_backward_and_a_row)
+{
+    for (int i = 0; i < ek_registry_size; i++) {
+        const ek_op *op = *ek_registry[i];
+        bool row = false;
+        for (int k = 0; k < N_ROWS; k++)
+            row |= !strcmp(rows[k].op, op->name);
+        ck_assert_msg(op->backward[EK_F32] && op->backward[EK_F64], "%s has no backward", op->name);
+        ck_assert_msg(op->forward[EK_F32] && op->forward[EK_F64] && op->infer, "%s is incomplete", op->name);
+        ck_assert_msg(row, "%s has no row in op_cases.def", op->name);
+    }
+}
+END_TEST
+
+/* An op whose backward is wrong by one part in 10⁵. */
+static ek_status wrong_forward(ek_node *node)
+{
+    memcpy(ek_tensor_data(node->out), ek_tensor_const_data(node->in[0]), sizeof(double) * 3);
+    return EK_OK;
+}
+
+static ek_status wrong_backward(ek_node *node)
+{
+    const double *dy = ek_node_grad_out(node);
+    double *dx = ek_node_grad_in(node, 0);
+    for (int i = 0; i < 3; i++)
+        dx[i] = dy[i] * (i == 1 ? 1 + 1e-5 : 1);
+    return EK_OK;
+}
+
+static const ek_op wrong_op = {.name = "wrong", .infer = ek_infer_same, .forward = {wrong_forward, wrong_forward},
+                               .backward = {wrong_backward, wrong_backward}};
+
+static ek_tensor *apply_wrong(ek_tape *t, ek_tensor *const *in, void *user)
+{
+    (void)user;
+    return ek_apply(t, &wrong_op, 1, in, NULL, 0);
+}
+
+static ek_tensor *apply_relu(ek_tape *t, ek_tensor *const *in, void *user)
+{
+    (void)user;
+    return ek_relu(t, in[0]);
+}
+
+START_TEST(a_wrong_backward_is_found)
+{
+    double values[3] = {1, 2, 3};
+    ek_tensor *x = ek_from_array(EK_F64, EK_SHAPE(3), values);
+    ek_gradcheck_result result;
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    ck_assert_int_eq(ek_gradcheck(apply_wrong, NULL, &x, 1, NULL, &result), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "input 0, element 1");
+    ck_assert_int_eq(result.worst_index, 1);
+    ck_assert(result.error > 1e-7 && result.error < 1e-4);
+    ck_assert(ek_data_f64(x)[0] == 1 && ek_data_f64(x)[1] == 2 && ek_data_f64(x)[2] == 3);
+    ck_assert_ptr_null(ek_tensor_grad(x));
+    ek_tensor_free(x);
+}
+END_TEST
+
+START_TEST(bad_arguments_are_refused)
+{
+    ek_tensor *single = ek_ones(EK_F32, EK_SHAPE(3)), *fixed = ek_ones(EK_F64, EK_SHAPE(3)), *none = NULL;
+    ck_ok(ek_tensor_set_requires_grad(single, true));
+    ck_assert_int_eq(ek_gradcheck(apply_relu, NULL, &single, 1, NULL, NULL), EK_ERR_DTYPE);
+    ck_error(EK_ERR_DTYPE, "expected float64 for input 0, got float32");
+    ck_assert_int_eq(ek_gradcheck(apply_relu, NULL, &fixed, 1, NULL, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "no input requires a gradient");
+    ck_assert_int_eq(ek_gradcheck(apply_relu, NULL, &none, 1, NULL, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "input 0 is NULL");
+    ck_assert_int_eq(ek_gradcheck(NULL, NULL, &fixed, 1, NULL, NULL), EK_ERR_ARGUMENT);
+    ek_gradcheck_opts opts = ek_gradcheck_opts_default();
+    opts.step = 0;
+    ck_ok(ek_tensor_set_requires_grad(fixed, true));
+    ck_assert_int_eq(ek_gradcheck(apply_relu, NULL, &fixed, 1, &opts, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "step > 0");
+    ek_tensor_free(single);
+    ek_tensor_free(fixed);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("gradcheck");
+    TCase *tcase = tcase_create("gradcheck");
+    tcase_add_loop_test(tcase, every_row_passes, 0, N_ROWS);
+    tcase_add_test(tcase, every_op_has_a_backward_and_a_row);
+    tcase_add_test(tcase, a_wrong_backward_is_found);
+    tcase_add_test(tcase, bad_arguments_are_refused);
+    suite_add_tcase(suite, tcase);
+    return run_suite(suite);
+}

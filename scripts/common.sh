@@ -18,12 +18,12 @@ build  libc6-dev        needed    headers of the C library
 build  cmake            needed    describes the build
 build  make             needed    runs the build
 build  zlib1g-dev       needed    checkpoints and compressed data
-build  libopenblas-dev  optional  fast matrix products; a slower built-in one takes its place
+build  libopenblas-dev  optional  optional: fast matrix products (a slower built-in one takes its place)
 tests  check            needed    the framework the tests are written in
 tests  pkg-config       needed    finds it
-tests  g++              optional  checks the headers in C++
-demo   gnuplot-nox      optional  draws the plot; the table and the CSV come without it
-openmp libomp-dev       optional  several threads in what clang compiles
+tests  g++              optional  optional: checks the headers in C++
+demo   gnuplot-nox      optional  optional: draws the plot
+openmp libomp-dev       optional  optional: several threads in what clang compiles
 ci     clang            needed    the second compiler
 ci     libclang-rt-dev  needed    its sanitizers
 ci     libomp-dev       needed    its OpenMP
@@ -85,19 +85,25 @@ require() {
 
     local as_root=() obstacle=''
     if ! have apt-get; then
-        obstacle='there is no apt-get here'
+        obstacle='there is no apt-get here to install with'
     elif [ "$(id -u)" != 0 ]; then
-        if have sudo && sudo -n true 2>/dev/null; then as_root=(sudo -n); else obstacle='that needs root'; fi
+        if ! have sudo; then
+            obstacle='installing needs root'
+        elif sudo -n true 2>/dev/null; then
+            as_root=(sudo -n)
+        else
+            obstacle='installing needs root, and sudo asks for a password'
+        fi
     fi
     local all=("${needed[@]}" "${optional[@]}")
     if [ -n "$obstacle" ]; then
-        say "missing, as Debian names it:" >&2
+        say "these Debian packages are missing:" >&2
         printf '%s' "$list" >&2
         if [ ${#needed[@]} = 0 ]; then
-            say "$obstacle to install it, so it goes on without." >&2
+            say "$obstacle; going on without." >&2
             return 0
         fi
-        say "$obstacle to install it.  On Debian, run this as root and start again:" >&2
+        say "$obstacle.  On Debian, as root:" >&2
         printf '  apt-get update && apt-get install --no-install-recommends %s\n' "${all[*]}" >&2
         exit 1
     fi
@@ -113,7 +119,7 @@ require() {
         return 0
     fi
     if [ ${#optional[@]} -gt 0 ] && { [ ${#needed[@]} = 0 ] || apt_install "${needed[@]}" >>"$log" 2>&1; }; then
-        say "${optional[*]}: could not be installed; it goes on without." >&2
+        say "${optional[*]}: could not be installed; going on without." >&2
         rm -f "$log"
         hash -r
         return 0

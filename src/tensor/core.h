@@ -8,7 +8,9 @@
 #include <stdatomic.h>
 
 /* Kernels marked so are compiled for baseline x86-64, v3 (AVX2, FMA) and v4 (AVX-512) from the same source, and the
- * dynamic linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it. */
+ * dynamic linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it.  For static functions whose
+ * names are unique in the library: clang makes a global NAME.resolver of each, and no NAME that another file could
+ * call. */
 #ifdef EK_MULTIVERSION
 #define EK_KERNEL __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The shared library exports what the headers mark EK_API and nothing else; the static one defines no global name that
-# could collide with a user's (all begin with ek_).
+# could collide with a user's: all begin with ek_, but for NAME.resolver, which clang adds to each cloned kernel and which
+# no C program can define.
 set -eu
 
 # After the preprocessor every public prototype reads: __attribute__((visibility("default"))) type name(…).
@@ -8,7 +9,7 @@ set -eu
     sed 's/__attribute__((visibility("default")))/\n@/g' |
     sed -n 's/^@\([^(;]*[ *]\)\(ek_[a-z0-9_]*\)[ (;].*/\2/p' | sort >declared
 nm -D --defined-only "$LIBRARY_DIR/libevenkeel.so" | awk '{ print $3 }' | sort >exported
-nm -g --defined-only "$LIBRARY_DIR/libevenkeel.a" | awk 'NF == 3 && $3 !~ /^ek_/ { print $3 }' >foreign
+nm -g --defined-only "$LIBRARY_DIR/libevenkeel.a" | awk 'NF == 3 && $3 !~ /^ek_|\.resolver$/ { print $3 }' >foreign
 
 test -s declared
 status=0

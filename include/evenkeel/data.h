@@ -34,6 +34,13 @@ EK_API ek_dataset *ek_dataset_from_idx(const char *images_path, const char *labe
  * train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each as it is or with .gz.  Ten classes. */
 EK_API ek_dataset *ek_dataset_from_mnist(const char *folder, ek_split split);
 
+/* The embedded data set: n grayscale images, float32 (n, 1, 28, 28) with values in [0, 1], of ten hand-drawn signs
+ * (ring, square, triangle, plus, cross, zigzag, eight, open ring with a bar, arch, fork), each at random shifted,
+ * turned, scaled, sheared, bent, drawn thin or thick, bright or faint on a varying ground, partly covered and noisy.
+ * Image i is a function of (seed, split, i) alone, so a larger set begins with the smaller one; every ten consecutive
+ * images hold every class once.  n ≥ 1. */
+EK_API ek_dataset *ek_dataset_glyphs(int64_t n, uint64_t seed, ek_split split);
+
 /* Copies of samples start … stop−1, and of the samples with the given indices (any order, repeats allowed).  Both know
  * as many classes as `data`. */
 EK_API ek_dataset *ek_dataset_slice(const ek_dataset *data, int64_t start, int64_t stop);

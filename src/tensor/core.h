@@ -88,15 +88,35 @@ typedef void (*ek_range_body)(void *context, int64_t begin, int64_t end);
 void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context);
 /* Elements below which a pass over memory is not worth a team of threads; also the grain of elementwise loops. */
 #define EK_GRAIN 16384
+/* Makes OpenMP's team size 1 for this thread, for a library that would start a team of its own; ek_team_resume() takes
+ * what this returned and restores the size. */
+int ek_team_suspend(void);
+void ek_team_resume(int suspended);
 
-/* ---- matrix products (gemm.c; tiles from blas.c or gemm_plain.c) -------------------------------------------------- */
+/* ---- matrix products (gemm.c; tiles from gemm_blas.c or gemm_plain.c) --------------------------------------------- */
 /* C (m×n, row stride ldc) = op(A)·op(B) + (accumulate ? C : 0), row-major; op transposes if asked.  op(A) is m×k, op(B)
- * k×n; lda and ldb are the row strides of A and B as stored.  The same bits for any number of threads; may be called
- * inside a parallel loop (then it runs in that thread).  EK_ERR_MEMORY when scratch memory is short, C unchanged. */
+ * k×n; lda and ldb are the row strides of A and B as stored, never shorter than the rows.  The same bits for any number
+ * of threads; may be called inside a parallel loop (then it runs in that thread).  A size of 0 is legal.
+ * EK_ERR_MEMORY when scratch memory is short, C unchanged. */
 ek_status ek_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
                       const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate);
 ek_status ek_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
                       int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc, bool accumulate);
+/* The same with the caller's scratch memory (an op's comes from its tape): ek_gemm_scratch bytes, 0 for most shapes.
+ * Cannot fail. */
+size_t ek_gemm_scratch_f32(int64_t m, int64_t n, int64_t k);
+size_t ek_gemm_scratch_f64(int64_t m, int64_t n, int64_t k);
+void ek_gemm_into_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                      const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate, void *scratch);
+void ek_gemm_into_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
+                      int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc, bool accumulate,
+                      void *scratch);
+/* In one piece in the calling thread, for the body of a parallel loop; cannot fail.  Its bits may differ from those of
+ * the ones above. */
+void ek_gemm_serial_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
+                        int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate);
+void ek_gemm_serial_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
+                        int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc, bool accumulate);
 /* "OpenBLAS 0.3.21 (pthread)", "built-in". */
 const char *ek_gemm_backend(void);
 

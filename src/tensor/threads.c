@@ -37,6 +37,27 @@ const char *ek_build_info(void)
     return text;
 }
 
+int ek_team_suspend(void)
+{
+    int size = 1;
+#ifdef _OPENMP
+    size = omp_get_max_threads();
+    if (size != 1)
+        omp_set_num_threads(1);
+#endif
+    return size;
+}
+
+void ek_team_resume(int suspended)
+{
+#ifdef _OPENMP
+    if (suspended != 1)
+        omp_set_num_threads(suspended);
+#else
+    (void)suspended;
+#endif
+}
+
 void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context)
 {
     if (n <= 0)

@@ -1,4 +1,5 @@
 /* ek_gemm against a naive product, for any OpenBLAS flavour (tests/CMakeLists.txt runs this once per flavour). */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "core.h"
 #include "support.h"
 

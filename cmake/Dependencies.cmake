@@ -2,8 +2,10 @@
 #
 # EVENKEEL_PRIVATE_LIBRARIES   what the objects and both libraries link
 # EVENKEEL_DEPENDENCIES        find_package() arguments that bring them back for users of the installed static library
+# EVENKEEL_OPENMP_RUNTIME      files of the OpenMP runtime that such users need as well
 set(EVENKEEL_PRIVATE_LIBRARIES m)
 set(EVENKEEL_DEPENDENCIES ZLIB)
+set(EVENKEEL_OPENMP_RUNTIME "")
 
 find_package(ZLIB QUIET)
 if(NOT ZLIB_FOUND)
@@ -14,8 +16,14 @@ list(APPEND EVENKEEL_PRIVATE_LIBRARIES ZLIB::ZLIB)
 if(EVENKEEL_OPENMP)
   find_package(OpenMP QUIET COMPONENTS C)
   if(OpenMP_C_FOUND)
-    list(APPEND EVENKEEL_PRIVATE_LIBRARIES OpenMP::OpenMP_C)
-    list(APPEND EVENKEEL_DEPENDENCIES OpenMP)
+    # A name of our own: who links the static library needs the runtime of the compiler that built it, whatever OpenMP
+    # his own compiler has.
+    add_library(evenkeel::openmp INTERFACE IMPORTED)
+    set_target_properties(evenkeel::openmp PROPERTIES INTERFACE_LINK_LIBRARIES OpenMP::OpenMP_C)
+    list(APPEND EVENKEEL_PRIVATE_LIBRARIES evenkeel::openmp)
+    foreach(name ${OpenMP_C_LIB_NAMES})
+      list(APPEND EVENKEEL_OPENMP_RUNTIME ${OpenMP_${name}_LIBRARY})
+    endforeach()
   else()
     message(WARNING "OpenMP was not found: kernels will run on one thread.  On Debian gcc brings it; "
       "for clang: apt-get install libomp-dev")

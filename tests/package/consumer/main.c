@@ -1,4 +1,4 @@
-/* Both C and C++. */
+/* Both C and C++.  Reaches into the parts of the library that link something else: zlib, OpenMP, OpenBLAS. */
 #include <evenkeel/evenkeel.h>
 
 #include <stdio.h>
@@ -9,6 +9,10 @@ int main(void)
     if (t == NULL || ek_tensor_numel(t) != 6)
         return 1;
     ek_tensor_free(t);
+    if (ek_idx_read("no such file", EK_F32) != NULL || ek_last_status() != EK_ERR_IO)
+        return 2;
+    if (ek_set_num_threads(2) != EK_OK || ek_build_info()[0] == '\0')
+        return 3;
     printf("evenkeel %s\n", ek_version());
     return 0;
 }

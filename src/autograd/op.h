@@ -71,6 +71,100 @@ ek_status ek_unary_backward_f64(ek_node *node);
 
 ek_tensor *ek_apply_unary(ek_tape *tape, const ek_op *op, ek_tensor *x, double p0, double p1);
 
+/* ---- walking over axes --------------------------------------------------------------------------------------------- */
+/* Position of element `index` (row-major over size[0 … n−1]) in memory with these strides. */
+static inline int64_t ek_strided_offset(int n, const int64_t *size, const int64_t *stride, int64_t index)
+{
+    int64_t offset = 0;
+    for (int i = n - 1; i > 0; i--) {
+        offset += index % size[i] * stride[i];
+        index /= size[i];
+    }
+    return n > 0 ? offset + index * stride[0] : 0;
+}
+/* Copies `count` blocks of `bytes` bytes that start every src_step and dst_step bytes, in parallel (blocks.c). */
+void ek_copy_blocks(int64_t count, size_t bytes, const void *src, size_t src_step, void *dst, size_t dst_step);
+
+/* ---- elementwise ops of two inputs, which broadcast (binary.c) ----------------------------------------------------- */
+/* y = f(a, b) on runs of n elements, along which a moves by sa and b by sb: 1, or 0 for one value
+ * in the whole run, never both 0.  da = ∂f/∂a·dy and db = ∂f/∂b·dy, each [n] or NULL when not asked for: the sums over
+ * broadcast axes are the driver's. */
+typedef struct ek_binary_op {
+    ek_op op;
+    void (*forward_f32)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, float *y);
+    void (*forward_f64)(int64_t n, const double *a, int64_t sa, const double *b, int64_t sb, double *y);
+    void (*backward_f32)(int64_t n, const float *a, int64_t sa, const float *b, int64_t sb, const float *dy, float *da,
+                         float *db);
+    void (*backward_f64)(int64_t n, const double *a, int64_t sa, const double *b, int64_t sb, const double *dy,
+                         double *da, double *db);
+} ek_binary_op;
+
+ek_status ek_infer_broadcast(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
+ek_status ek_binary_forward_f32(ek_node *node);
+ek_status ek_binary_forward_f64(ek_node *node);
+ek_status ek_binary_backward_f32(ek_node *node);
+ek_status ek_binary_backward_f64(ek_node *node);
+/* For a backward without a kernel: dL/d in[i] = sign·dL/d out, summed over the axes along which in[i] was broadcast. */
+ek_status ek_broadcast_grad_f32(ek_node *node, int i, float sign);
+ek_status ek_broadcast_grad_f64(ek_node *node, int i, double sign);
+
+/* In a kernel of such an op: STATEMENT for i = 0 … n−1, with ai and bi for the elements of a and b.  One loop per pair
+ * of strides, so that each is vectorized. */
+#define EK_FOR_PAIRS(n, a, sa, b, sb, STATEMENT)                                                                       \
+    do {                                                                                                               \
+        if ((sa) && (sb)) {                                                                                            \
+            for (int64_t i = 0; i < (n); i++) {                                                                        \
+                const REAL ai = (a)[i], bi = (b)[i];                                                                   \
+                STATEMENT;                                                                                             \
+            }                                                                                                          \
+        } else if (sa) {                                                                                               \
+            const REAL bi = (b)[0];                                                                                    \
+            for (int64_t i = 0; i < (n); i++) {                                                                        \
+                const REAL ai = (a)[i];                                                                                \
+                STATEMENT;                                                                                             \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            const REAL ai = (a)[0];                                                                                    \
+            for (int64_t i = 0; i < (n); i++) {                                                                        \
+                const REAL bi = (b)[i];                                                                               \
+                STATEMENT;                                                                                             \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* Defines ek_op_NAME from kernels NAME_forward and NAME_backward. */
+#define EK_DEFINE_BINARY(NAME)                                                                                         \
+    static const ek_binary_op binary_##NAME = {                                                                        \
+        .op = {.name = #NAME,                                                                                          \
+               .infer = ek_infer_broadcast,                                                                            \
+               .forward = EK_BY_DTYPE(ek_binary_forward),                                                              \
+               .backward = EK_BY_DTYPE(ek_binary_backward)},                                                           \
+        .forward_f32 = NAME##_forward_f32,                                                                             \
+        .forward_f64 = NAME##_forward_f64,                                                                             \
+        .backward_f32 = NAME##_backward_f32,                                                                           \
+        .backward_f64 = NAME##_backward_f64};                                                                          \
+    const ek_op *const ek_op_##NAME = &binary_##NAME.op;
+
+/* ---- sums over axes (reduce.c) ------------------------------------------------------------------------------------- */
+/* dst = (Σ src)/divisor over the axes of `shape` whose bits are set; what remains keeps its order.  Summed in double.
+ * The same bits for any number of threads.  Takes scratch memory of the node: EK_ERR_MEMORY. */
+ek_status ek_reduce_sum_f32(ek_node *node, const float *src, ek_shape shape, unsigned axes, double divisor, float *dst);
+ek_status ek_reduce_sum_f64(ek_node *node, const double *src, ek_shape shape, unsigned axes, double divisor,
+                            double *dst);
+/* The way back: dst, of shape `shape`, gets src/divisor repeated along those axes. */
+void ek_reduce_spread_f32(const float *src, ek_shape shape, unsigned axes, double divisor, float *dst);
+void ek_reduce_spread_f64(const double *src, ek_shape shape, unsigned axes, double divisor, double *dst);
+
+/* Attributes, shape rule and set of axes of ops that reduce over axes. */
+typedef struct ek_reduction_attributes {
+    ek_axes axes;
+    bool keepdim;
+} ek_reduction_attributes;
+ek_status ek_infer_reduction(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
+ek_tensor *ek_apply_reduction(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_axes axes, bool keepdim);
+/* The bits of the axes, and the number of elements behind each output (`count` may be NULL). */
+unsigned ek_reduction_axes(const ek_node *node, int64_t *count);
+
 /* ---- the inside of a tape ---------------------------------------------------------------------------------------------- */
 /* To be shown the gradient of a tensor once it is complete. */
 typedef struct ek_hook {

@@ -27,13 +27,14 @@ EK_API ek_tensor *ek_forward(ek_module *module, ek_tape *tape, ek_tensor *x);
 /* Frees a root and everything below it.  A module that has a parent is left alone: its parent frees it. */
 EK_API void ek_module_free(ek_module *module);
 /* Draws every parameter anew, each from a stream keyed by (seed, its full name), so the order in which layers were
- * made does not matter; resets the random counters of dropout. */
+ * made does not matter; sets buffers to their first values, resets the random counters of dropout and drops gradients. */
 EK_API ek_status ek_module_init(ek_module *module, uint64_t seed);
 /* Training mode (the state after construction) and evaluation mode, for the module and everything below it. */
 EK_API void ek_module_train(ek_module *module);
 EK_API void ek_module_eval(ek_module *module);
 EK_API bool ek_module_is_training(const ek_module *module);
-/* Converts all float parameters and buffers to float32 or float64 in place; gradients are dropped. */
+/* Converts all float parameters and buffers to float32 or float64 in place; gradients are dropped.  All or, when memory
+ * runs out, none.  To be called while no tape holds a forward of the module. */
 EK_API ek_status ek_module_to(ek_module *module, ek_dtype dtype);
 EK_API void ek_module_clear_grad(ek_module *module);
 
@@ -65,7 +66,8 @@ EK_API ek_status ek_module_summary(ek_module *module, ek_tensor *example, FILE *
 typedef enum ek_event { EK_EVENT_OUTPUT, EK_EVENT_GRADIENT } ek_event;
 typedef void (*ek_observer)(void *user, const char *name, const ek_module *module, ek_event event,
                             const ek_tensor *tensor);
-/* One observer per module; NULL takes it away. */
+/* One observer per module; NULL takes it away, also for backward passes still to come.  An observed module must live as
+ * long as the tapes it was applied on are used. */
 EK_API ek_status ek_module_observe(ek_module *module, ek_observer observer, void *user);
 
 /* ---- modules of your own ----------------------------------------------------------------------------------------- */
@@ -79,8 +81,9 @@ typedef struct ek_module_def {
 /* `format` makes the description; NULL: the type. */
 EK_API ek_module *ek_module_new(const ek_module_def *def, const char *format, ...) EK_PRINTF(2, 3);
 EK_API void *ek_module_state(const ek_module *module);
-/* Takes ownership of `child` even when it fails (a NULL child is a failed constructor).  A child that has a parent
- * already stays with it (EK_ERR_STATE). */
+/* `name`: unique in the module, without '.'.  Takes ownership of `child` even when it fails (a NULL child is a failed
+ * constructor).  A child that has a parent already stays with it (EK_ERR_STATE), and one that `module` is or is below
+ * stays what it is. */
 EK_API ek_status ek_module_add_child(ek_module *module, const char *name, ek_module *child);
 
 typedef enum ek_init_kind { EK_INIT_ZEROS, EK_INIT_ONES, EK_INIT_UNIFORM, EK_INIT_NORMAL } ek_init_kind;
@@ -90,7 +93,9 @@ typedef struct ek_init {
     double scale;
 } ek_init;
 /* `decays` says whether weight decay applies when an optimizer spares norms and biases.  The tensor (float32, or the
- * type ek_module_to set) belongs to the module. */
+ * type ek_module_to set) belongs to the module.  UNIFORM and NORMAL values are drawn when the whole net is known: by
+ * ek_module_init(), or with seed 0 at the first forward or ek_module_visit/parameter/buffer; write your own after
+ * that. */
 EK_API ek_tensor *ek_module_add_parameter(ek_module *module, const char *name, ek_shape shape, ek_init init,
                                           bool decays);
 /* A buffer filled with `value`. */

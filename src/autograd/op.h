@@ -193,6 +193,11 @@ typedef struct ek_pending {
     void *data;
 } ek_pending;
 
+/* To be shown the output of every module in place of the modules' own observers. */
+typedef struct ek_watch {
+    void (*output)(const struct ek_watch *watch, const struct ek_module *module, const ek_tensor *y);
+} ek_watch;
+
 typedef struct ek_chunk ek_chunk;
 typedef struct ek_retained ek_retained;
 enum { EK_POOL_CLASSES = 256, EK_TAPE_MESSAGE_BYTES = 2048 };
@@ -208,6 +213,8 @@ struct ek_tape {
     bool leaves_modules_alone; /* gradient checks: statistics and counters stand still */
     int depth;                 /* of nested ek_forward calls */
     ek_pending *pending, **pending_end;
+    const ek_watch *watch;
+    bool error_placed; /* the error says in which layer it happened */
     ek_status status; /* the first failure */
     char error[EK_TAPE_MESSAGE_BYTES];
 };

@@ -172,6 +172,7 @@ void ek_tape_reset(ek_tape *tape)
     tape->pending_end = &tape->pending;
     tape->status = EK_OK;
     tape->error[0] = '\0';
+    tape->error_placed = false;
     memset(tape->pool, 0, sizeof tape->pool);
     recycle_chunks(tape);
 }

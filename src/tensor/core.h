@@ -29,6 +29,8 @@ char *ek_copy_text(const char *text);
 
 /* ---- errors (error.c) ------------------------------------------------------------------------------------------- */
 ek_status ek_fail_v(ek_status status, const char *format, va_list arguments);
+/* How many failures this thread has seen, so that a caller can tell a new one from an old one. */
+uint64_t ek_error_count(void);
 void ek_warn(const char *format, ...) EK_PRINTF(1, 2);
 
 /* ---- tensors (tensor.c) ----------------------------------------------------------------------------------------- */
@@ -71,6 +73,11 @@ static inline size_t ek_tensor_bytes(const ek_tensor *t)
 int ek_axis_resolve(int axis, int ndim);
 /* Converts a tensor in place, dropping its gradient. */
 ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype);
+/* Gives t the type and the elements of `copy`, which has t's shape and no other owner and is used up.  Drops t's
+ * gradient. */
+void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy);
+/* Sets every element. */
+void ek_fill(ek_tensor *t, double value);
 /* Makes sure that a leaf has grad_data; has_grad says whether it holds a value. */
 ek_status ek_tensor_need_grad_buffer(ek_tensor *leaf);
 

@@ -7,6 +7,7 @@
 #define MESSAGE_BYTES 2048
 
 static _Thread_local ek_status last_status = EK_OK;
+static _Thread_local uint64_t error_count;
 static _Thread_local char last_error[MESSAGE_BYTES];
 static _Thread_local char last_warning[MESSAGE_BYTES];
 
@@ -41,6 +42,11 @@ ek_status ek_last_status(void)
     return last_status;
 }
 
+uint64_t ek_error_count(void)
+{
+    return error_count;
+}
+
 void ek_clear_error(void)
 {
     last_status = EK_OK;
@@ -63,6 +69,7 @@ ek_status ek_fail_v(ek_status status, const char *format, va_list arguments)
     vsnprintf(message, sizeof message, format, arguments);
     memcpy(last_error, message, sizeof message);
     last_status = status;
+    error_count++;
     return status;
 }
 

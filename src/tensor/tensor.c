@@ -165,7 +165,7 @@ static bool float_needed(const char *who, ek_dtype dtype)
     return false;
 }
 
-static void fill(ek_tensor *t, double value)
+void ek_fill(ek_tensor *t, double value)
 {
     for (int64_t i = 0; i < t->numel; i++)
         switch (t->dtype) {
@@ -202,7 +202,7 @@ ek_tensor *ek_full(ek_dtype dtype, ek_shape shape, double value)
     }
     ek_tensor *t = tensor_new("full", dtype, shape);
     if (t)
-        fill(t, value);
+        ek_fill(t, value);
     return t;
 }
 
@@ -331,16 +331,21 @@ ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype)
     ek_tensor *copy = ek_tensor_cast(t, dtype);
     if (!copy)
         return ek_last_status();
+    ek_tensor_adopt(t, copy);
+    return EK_OK;
+}
+
+void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy)
+{
     storage_release(t->storage);
     ek_tensor_free(t->grad);
     t->grad = NULL;
     t->grad_data = NULL;
     t->has_grad = false;
-    t->dtype = dtype;
+    t->dtype = copy->dtype;
     t->storage = copy->storage;
     t->data = copy->data;
     ek_release(copy);
-    return EK_OK;
 }
 
 /* ---- looking at tensors --------------------------------------------------------------------------------------------- */

@@ -1,0 +1,75 @@
+/* The inside of a module, for layers, checkpoints and optimizers. */
+#ifndef EK_MODULE_H
+#define EK_MODULE_H
+
+#include <evenkeel/layers.h>
+
+#include "op.h"
+
+/* A parameter or a buffer. */
+typedef struct ek_slot {
+    char *name;
+    ek_tensor *tensor;
+    ek_init init; /* of a parameter */
+    double fill;  /* of a buffer: its first value */
+    bool drawn;   /* a parameter has its first values */
+    ek_tensor *converted; /* while ek_module_to runs */
+} ek_slot;
+
+typedef struct ek_slots {
+    ek_slot *at;
+    int n, capacity;
+} ek_slots;
+
+struct ek_module {
+    ek_module_def def;
+    char *description;
+    char *name; /* in its parent; NULL for a root */
+    ek_module *parent;
+    int index; /* among the parent's children */
+    ek_module **children;
+    int num_children, children_capacity;
+    ek_slots parameters, buffers;
+    bool training;
+    ek_dtype dtype;        /* of parameters added from now on */
+    int64_t uninitialised; /* parameters without values and modules never initialised, here and below */
+    bool initialised;
+    ek_observer observer;
+    void *observer_user;
+    ek_module *condemned; /* links what a failed constructor of a container frees */
+    bool is_condemned;
+
+    /* What only some layers have; their constructors set it. */
+    ek_rng *rng;                              /* the stream a layer draws from: keyed by ek_module_init, checkpointed */
+    void (*after_init)(ek_module *module);    /* parameters have just been drawn */
+    /* A line of ek_module_summary about this layer, "" for none; `text` holds EK_NOTE_BYTES. */
+    void (*note)(const ek_module *module, char *text);
+    int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
+    int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
+};
+
+enum { EK_NOTE_BYTES = 160, EK_NAME_BYTES = 256, EK_MAX_FORWARD_DEPTH = 1000 };
+
+/* The module after m in the tree below and including `root`: a module before its children.  NULL after the last.
+ *   for (ek_module *m = root; m; m = ek_module_next(root, m)) */
+ek_module *ek_module_next(const ek_module *root, const ek_module *m);
+ek_module *ek_module_root(ek_module *module);
+/* Writes the name of `module` (with `leaf`, a slot of it, unless that is NULL) relative to `root`, or to the top of the
+ * tree for NULL; where it does not fit, its end.  Returns its whole length. */
+size_t ek_module_name(const ek_module *module, const ek_module *root, const char *leaf, char *text, size_t bytes);
+/* Room for the longest name relative to `root` of any slot at or below `module`; ek_release() it.  NULL on failure. */
+char *ek_module_name_buffer(const ek_module *module, const ek_module *root, size_t *bytes);
+/* Draws with seed 0 what never was drawn in the whole tree that `module` belongs to.  Costs nothing when there is
+ * nothing to do. */
+ek_status ek_module_ready(ek_module *module);
+void ek_module_count_uninitialised(ek_module *module, int64_t change);
+/* Shows y to whoever observes `module`. */
+ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
+/* Frees what has no parent among n modules, each once, whatever is NULL or twice among them. */
+void ek_module_free_all(int n, ek_module *const *modules);
+/* ek_module_add_child for two modules that are there and no cycle; `child` stays the caller's when it fails. */
+ek_status ek_module_attach(ek_module *module, const char *name, ek_module *child);
+/* The end of a constructor: the module if it is complete, or NULL after freeing it. */
+ek_module *ek_module_complete(ek_module *module, bool complete);
+
+#endif

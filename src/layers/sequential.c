@@ -1,0 +1,50 @@
+/* Modules one after the other. */
+#include "module.h"
+
+static ek_tensor *sequential_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    for (int i = 0; x && i < module->num_children; i++)
+        x = ek_forward(module->children[i], tape, x);
+    return x;
+}
+
+static const ek_module_def sequential_def = {.type = "sequential", .forward = sequential_forward};
+
+/* The arguments as a whole: a NULL is a constructor that failed, and says why. */
+static ek_status check_modules(int n, ek_module *const *modules)
+{
+    if (n < 0 || (n && !modules))
+        return ek_fail(EK_ERR_ARGUMENT, "sequential: expected a list of modules, got %s of length %d",
+                       modules ? "one" : "NULL", n);
+    for (int i = 0; i < n; i++) {
+        if (!modules[i])
+            return ek_fail(ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT,
+                           "sequential: module %d of 0 … %d is NULL: %s", i, n - 1,
+                           *ek_last_error() ? ek_last_error() : "no error is known; was it ever made?");
+        for (int j = 0; j < i; j++)
+            if (modules[j] == modules[i])
+                return ek_fail(EK_ERR_ARGUMENT, "sequential: modules %d and %d are the same %s; make one for each", j,
+                               i, modules[i]->description);
+    }
+    return EK_OK;
+}
+
+ek_module *ek_sequential_from(int n, ek_module *const *modules)
+{
+    ek_module *module = check_modules(n, modules) == EK_OK ? ek_module_new(&sequential_def, NULL) : NULL;
+    if (!module) {
+        if (n > 0 && modules)
+            ek_module_free_all(n, modules);
+        return NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        char name[12];
+        snprintf(name, sizeof name, "%d", i);
+        if (ek_module_attach(module, name, modules[i]) != EK_OK) {
+            ek_module_free_all(n - i, modules + i);
+            ek_module_free(module);
+            return NULL;
+        }
+    }
+    return module;
+}

@@ -32,6 +32,37 @@ __attribute__((unused)) static ek_tensor *ints(run_state *state, ek_shape shape,
     return state->constants[state->n_constants++] = constant;
 }
 
+/* A float64 tensor that requires no gradient and lives as long as the row runs. */
+static ek_tensor *reals(run_state *state, ek_shape shape, const double *values)
+{
+    ck_assert_int_lt(state->n_constants, MAX_CONSTANTS);
+    ek_tensor *constant = ek_from_array(EK_F64, shape, values);
+    ck_made(constant);
+    return state->constants[state->n_constants++] = constant;
+}
+
+static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_view stats, ek_view affine,
+                            bool center, ek_tensor *mean, ek_tensor *var)
+{
+    ek_normalize_opts opts = {.stats = stats, .affine = affine, .eps = 1e-3, .center = center, .mean = mean, .var = var};
+    return ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
+}
+
+static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_opts mix)
+{
+    ek_normalize_opts opts = {.stats = view, .affine = {1, view.batch, view.group, view.inner}, .eps = 1e-3,
+                              .center = true, .switchable = &mix};
+    return ek_normalize(t, x[0], x[1], x[2], x[3], x[4], &opts, NULL);
+}
+
+#define V(...) ((ek_view){__VA_ARGS__})
+#define S3 EK_SHAPE(3)
+#define REALS(shape, ...) reals(state, shape, (const double[]){__VA_ARGS__})
+#define NORM(x, w, b, stats, affine) normalize(t, x, w, b, stats, affine, true, NULL, NULL)
+#define NORM_GIVEN(x, w, b, stats, affine, mean, var) normalize(t, x, w, b, stats, affine, true, mean, var)
+#define NORM_RMS(x, w, stats, affine) normalize(t, x, w, NULL, stats, affine, false, NULL, NULL)
+#define SWITCH(n, c, s, instance, batch, unbiased, mean, var)                                                          \
+    switchable(t, x, V(n, 1, c, s), (ek_switch_opts){instance, batch, unbiased, mean, var})
 #define S(...) {(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}}
 #define N {0, {0}}
 #define INTS(shape, ...) ints(state, shape, (const int64_t[]){__VA_ARGS__})

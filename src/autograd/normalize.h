@@ -1,0 +1,162 @@
+/* The pieces of `normalize`: how its views walk memory (normalize_plan.c), how statistics are mixed
+ * (normalize_switch.c), and the op with its kernels (op_normalize.c). */
+#ifndef EK_NORMALIZE_H
+#define EK_NORMALIZE_H
+
+#include "op.h"
+
+enum {
+    NORM_PIECE = 4096, /* elements reduced at a time: two passes over them stay in the first-level cache */
+    LANES = 32,        /* accumulators of a reduction */
+    COLUMN_BLOCK = 64  /* neighbouring columns reduced together */
+};
+
+/* The two views of x, turned into loops.  All of it depends on shapes alone.
+ *
+ * Runs: memory is cut into runs of `run` elements that share one statistics group and either one affine group, or
+ * (vector_affine) have affine groups that follow each other along the run.
+ * Columns: neighbours belong to different groups (inner = 1); x is read by rows of stats.group elements, and the affine
+ * groups, if any, are the same columns. */
+typedef struct norm_plan {
+    ek_view stats, affine;
+    int64_t numel, groups, per_group; /* groups of `stats`, and elements in each */
+    bool columns;
+    int64_t run, n_runs;
+    bool vector_affine;
+    int64_t affine_groups; /* 0: no weight and no bias */
+} norm_plan;
+
+/* EK_ERR_SHAPE or EK_ERR_ARGUMENT when the views do not factor x, or not in a way the kernels walk. */
+ek_status norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine);
+
+/* Group of the element at flat index p. */
+static inline int64_t norm_group(ek_view v, int64_t p)
+{
+    int64_t row = p / v.inner;
+    return row / (v.group * v.outer) * v.group + row % v.group;
+}
+
+/* (count, mean, sum of squared deviations) of a part of a group. */
+typedef struct norm_moments {
+    double mean, m2;
+} norm_moments;
+
+/* Joins b (nb elements) to a (na elements): Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for
+ * computing sample variances". */
+static inline void norm_merge(norm_moments *a, double na, norm_moments b, double nb)
+{
+    double delta = b.mean - a->mean, n = na + nb;
+    a->mean += delta * (nb / n);
+    a->m2 += b.m2 + delta * delta * (na * (nb / n));
+}
+
+/* What forward leaves for backward, each [groups]. */
+typedef struct norm_saved {
+    double *mean;   /* m: the input's own mean, which dv acts on */
+    double *center; /* M: what is subtracted; the same array unless statistics are mixed or given */
+    double *rstd;   /* (V + eps)^−½ */
+    struct switch_saved *mixed; /* SwitchableNorm only */
+} norm_saved;
+
+/* Gradient sums per statistics group, and what the finish makes of them. */
+typedef struct norm_grads {
+    double *s1, *s2; /* in: Σ γ·dy and Σ γ·dy·x̂;  out: dL/dm and dL/dv */
+} norm_grads;
+
+/* (V + eps)^−½, and 0 where that is 1/0: a constant group then gives β, not NaN. */
+static inline double norm_rstd(double variance, double eps)
+{
+    double v = variance + eps;
+    return v == 0 ? 0 : 1 / sqrt(v);
+}
+
+/* ---- how the work is cut: by shape alone (normalize_plan.c) ------------------------------------------------------------ */
+
+typedef struct norm_split {
+    int64_t segment, pieces_per_segment;  /* runs: contiguous elements, cut into pieces of NORM_PIECE */
+    int64_t rows_per_block, blocks;       /* columns: rows of one partial result, partial results per batch */
+    int64_t tasks, grain, results;
+} norm_split;
+
+/* A stretch of memory with one result of its own. */
+typedef struct norm_piece {
+    int64_t start, n;
+} norm_piece;
+
+static inline norm_piece norm_piece_at(int64_t p, int64_t segment, int64_t pieces_per_segment)
+{
+    int64_t within = p % pieces_per_segment * NORM_PIECE;
+    int64_t n = segment - within < NORM_PIECE ? segment - within : NORM_PIECE;
+    return (norm_piece){p / pieces_per_segment * segment + within, n};
+}
+
+/* A block of rows and columns: where it starts in memory, in the table of groups and in that of results. */
+typedef struct norm_tile {
+    int64_t start, group, result, rows, columns;
+} norm_tile;
+
+static inline int64_t norm_column_blocks(ek_view stats)
+{
+    return (stats.group + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+}
+
+static inline norm_tile norm_tile_at(int64_t q, ek_view stats, int64_t rows_per_block, int64_t blocks)
+{
+    int64_t column = q % norm_column_blocks(stats) * COLUMN_BLOCK, row_block = q / norm_column_blocks(stats);
+    int64_t batch = row_block / blocks, first = row_block % blocks * rows_per_block;
+    return (norm_tile){
+        .start = (batch * stats.outer + first) * stats.group + column,
+        .group = batch * stats.group + column,
+        .result = row_block * stats.group + column,
+        .rows = stats.outer - first < rows_per_block ? stats.outer - first : rows_per_block,
+        .columns = stats.group - column < COLUMN_BLOCK ? stats.group - column : COLUMN_BLOCK,
+    };
+}
+
+/* Units of `size` elements that make a task worth a thread. */
+static inline int64_t norm_grain(int64_t size)
+{
+    return size >= EK_GRAIN ? 1 : EK_GRAIN / size;
+}
+
+/* The cut for runs of `segment` contiguous elements, or for columns. */
+norm_split norm_split_make(const norm_plan *plan, int64_t segment);
+/* Runs per partial sum of dγ and dβ: enough to outweigh the table they are summed in, and at most 64 tables. */
+int64_t norm_vector_chunk(const norm_plan *plan);
+/* Partial moments to mean (saved->mean) and Σ (x − mean)² (saved->rstd) per group, in the order of memory. */
+void norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
+                        const norm_saved *saved);
+
+/* Σ dy and Σ dy·(x − M), times γ where it varies along the run. */
+typedef struct norm_sums {
+    double plain, product;
+} norm_sums;
+
+/* Σ γ·dy and Σ γ·dy·(x − M) of each run to its statistics group, and the chunks of dγ, dβ added up in order.  `single`:
+ * the runs subtracted M rounded to float. */
+void norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums, const double *parts,
+                             int64_t chunks, bool single, norm_grads *g, double *d_gamma, double *d_beta);
+
+/* ---- SwitchableNorm's finish (normalize_switch.c) ------------------------------------------------------------------- */
+typedef struct switch_saved {
+    int64_t n, c, s;   /* samples, channels, elements per plane */
+    int n_weights;     /* of IN, LN, BN, those in use */
+    bool instance, batch, batch_given, unbiased;
+    double w[3], u[3]; /* softmax of mean_weight, var_weight; [IN, LN, BN], 0 where not in use */
+    double *v_in;      /* [n·c] within-plane variances */
+    double *m_ln, *v_ln; /* [n] */
+    double *m_bn, *v_bn; /* [c] that were mixed in */
+} switch_saved;
+
+/* Doubles that switch_forward needs for its tables. */
+int64_t switch_table_size(int64_t n, int64_t c);
+/* From the instance moments (mean, and m2 in `rstd`, of each plane) to the mixed center and rstd.  `tables` has
+ * switch_table_size elements.  `batch_mean`, `batch_var` (NULL or [c]) receive the batch's BN statistics. */
+void switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
+                    const double *mean_logits, const double *var_logits, const double *running_mean,
+                    const double *running_var, double *batch_mean, double *batch_var);
+/* From dL/dM, dL/dV per plane (in g) to dL/dm, dL/dv (in place), and the gradients of both weight vectors. */
+void switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
+                     double *mean_logit_grad, double *var_logit_grad);
+
+#endif

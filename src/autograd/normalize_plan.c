@@ -1,0 +1,152 @@
+/* From two views of a tensor to the loops that walk it. */
+#include "normalize.h"
+
+static ek_status check_view(const char *name, ek_view v, int64_t numel)
+{
+    int64_t product;
+    if (v.batch < 0 || v.outer < 0 || v.group < 1 || v.inner < 0 ||
+        __builtin_mul_overflow(v.batch, v.outer, &product) || __builtin_mul_overflow(product, v.group, &product) ||
+        __builtin_mul_overflow(product, v.inner, &product) || product != numel)
+        return ek_fail(EK_ERR_SHAPE, "normalize: expected a %s view (batch, outer, group, inner) of %lld elements, got "
+                                     "(%lld, %lld, %lld, %lld)", name, (long long)numel, (long long)v.batch,
+                       (long long)v.outer, (long long)v.group, (long long)v.inner);
+    return EK_OK;
+}
+
+/* With one group, outer and inner are one contiguous block; with one row per group, batch and group are one index. */
+static ek_view joined(ek_view v)
+{
+    if (v.group == 1) {
+        v.inner *= v.outer;
+        v.outer = 1;
+    }
+    return v;
+}
+
+static bool divides(int64_t a, int64_t b)
+{
+    return a > 0 && b % a == 0;
+}
+
+ek_status norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine)
+{
+    ek_status status = check_view("statistics", stats, numel);
+    if (status == EK_OK && has_affine)
+        status = check_view("affine", affine, numel);
+    if (status != EK_OK)
+        return status;
+    if (has_affine && affine.batch != 1)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: weight and bias have one value per affine group, so the affine view's "
+                                        "batch must be 1, got %lld", (long long)affine.batch);
+    *plan = (norm_plan){.numel = numel, .groups = stats.batch * stats.group, .per_group = stats.outer * stats.inner,
+                        .affine_groups = has_affine ? affine.group : 0};
+    if (!has_affine)
+        affine = (ek_view){1, 1, 1, numel};
+    plan->stats = stats = joined(stats);
+    plan->affine = affine = joined(affine);
+    if (numel == 0)
+        return EK_OK;
+
+    plan->columns = stats.inner == 1 && stats.group > 1;
+    bool walkable;
+    if (plan->columns) {
+        plan->run = stats.group;
+        walkable = !has_affine || affine.group == 1 || (affine.inner == 1 && affine.group == stats.group);
+        plan->vector_affine = has_affine && affine.group > 1;
+    } else {
+        plan->vector_affine = affine.inner == 1 && affine.group > 1;
+        int64_t period = plan->vector_affine ? affine.group : affine.inner;
+        plan->run = period < stats.inner ? period : stats.inner;
+        walkable = divides(plan->run, period) && divides(plan->run, stats.inner);
+    }
+    if (!walkable)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: the affine view (1, %lld, %lld, %lld) cuts across the groups of the "
+                                        "statistics view (%lld, %lld, %lld, %lld)", (long long)affine.outer,
+                       (long long)affine.group, (long long)affine.inner, (long long)stats.batch,
+                       (long long)stats.outer, (long long)stats.group, (long long)stats.inner);
+    plan->n_runs = numel / plan->run;
+    return EK_OK;
+}
+
+norm_split norm_split_make(const norm_plan *plan, int64_t segment)
+{
+    norm_split split = {0};
+    if (plan->columns) {
+        split.rows_per_block = NORM_PIECE / COLUMN_BLOCK;
+        split.blocks = (plan->stats.outer + split.rows_per_block - 1) / split.rows_per_block;
+        split.tasks = plan->stats.batch * split.blocks * norm_column_blocks(plan->stats);
+        split.results = plan->stats.batch * split.blocks * plan->stats.group;
+        int64_t rows = plan->stats.outer < split.rows_per_block ? plan->stats.outer : split.rows_per_block;
+        split.grain = norm_grain(rows * COLUMN_BLOCK);
+    } else {
+        split.segment = segment;
+        split.pieces_per_segment = (segment + NORM_PIECE - 1) / NORM_PIECE;
+        split.tasks = split.results = plan->numel / segment * split.pieces_per_segment;
+        split.grain = norm_grain(segment < NORM_PIECE ? segment : NORM_PIECE);
+    }
+    return split;
+}
+
+int64_t norm_vector_chunk(const norm_plan *plan)
+{
+    int64_t least = norm_grain(plan->run), spread = (plan->n_runs + 63) / 64;
+    return least > spread ? least : spread;
+}
+
+typedef struct merge_task {
+    const norm_plan *plan;
+    const norm_split *split;
+    const norm_moments *parts;
+    const norm_saved *saved;
+} merge_task;
+
+static void merge_groups(void *context, int64_t begin, int64_t end)
+{
+    const merge_task *t = context;
+    const norm_split *split = t->split;
+    const ek_view v = t->plan->stats;
+    for (int64_t g = begin; g < end; g++) {
+        const int64_t batch = g / v.group, within = g % v.group;
+        const int64_t outer = t->plan->columns ? split->blocks : v.outer;
+        const int64_t pieces = t->plan->columns ? 1 : split->pieces_per_segment;
+        norm_moments total = {0, 0};
+        double count = 0;
+        for (int64_t o = 0; o < outer; o++)
+            for (int64_t p = 0; p < pieces; p++) {
+                int64_t n = t->plan->columns ? (o + 1 < outer ? split->rows_per_block : v.outer - o * split->rows_per_block)
+                                             : norm_piece_at(p, split->segment, pieces).n;
+                norm_moments part = t->parts[((batch * outer + o) * v.group + within) * pieces + p];
+                if (count == 0)
+                    total = part;
+                else
+                    norm_merge(&total, count, part, (double)n);
+                count += (double)n;
+            }
+        t->saved->mean[g] = total.mean;
+        t->saved->rstd[g] = total.m2;
+    }
+}
+
+void norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
+                        const norm_saved *saved)
+{
+    merge_task task = {plan, split, parts, saved};
+    int64_t parts_per_group = split->results / plan->groups;
+    ek_parallel_for(plan->groups, norm_grain(parts_per_group * 8), merge_groups, &task);
+}
+
+void norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums, const double *parts,
+                             int64_t chunks, bool single, norm_grads *g, double *d_gamma, double *d_beta)
+{
+    for (int64_t r = 0; r < plan->n_runs; r++) {
+        int64_t group = norm_group(plan->stats, r * plan->run);
+        double center = saved->center[group], high = single ? (double)(float)center : center;
+        g->s1[group] += sums[r].plain;
+        g->s2[group] += (sums[r].product + sums[r].plain * (high - center)) * saved->rstd[group];
+    }
+    for (int64_t k = 0; d_beta && k < chunks; k++)
+        for (int64_t i = 0; i < plan->affine_groups; i++) {
+            d_gamma[i] += parts[2 * k * plan->affine_groups + i];
+            d_beta[i] += parts[(2 * k + 1) * plan->affine_groups + i];
+        }
+}

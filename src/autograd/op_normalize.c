@@ -1,0 +1,810 @@
+/* Every norm: y = γ·(x − M)·r + β with r = (V + eps)^−½, and its gradients (DESIGN: the norm family is one op).
+ *
+ * forward:   moments (m, v per statistics group) → finish (M, r) → apply
+ * backward:  sums (s1 = Σ γ·dy, s2 = Σ γ·dy·x̂ per statistics group; dβ = Σ dy, dγ = Σ dy·x̂ per affine group)
+ *            → finish (dm, dv) → dx = r·γ·dy + (2·dv/K)·(x − m) + dm/K
+ *
+ * M is kept as a float and the double remainder: x − (REAL)M is a difference of neighbours and exact where it matters,
+ * and the remainder joins the constant term.  Statistics and sums are in double.  Kernels expand to norm_…_f32 and
+ * norm_…_f64.
+ */
+#ifdef REAL
+
+/* ---- forward kernels ---------------------------------------------------------------------------------------------- */
+
+/* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements in two passes; without `center` the mean is 0. */
+EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
+{
+    norm_moments out = {0, 0};
+    double sum[LANES] = {0}, square[LANES] = {0};
+    const int64_t body = n - n % LANES;
+    if (center) {
+        for (int64_t i = 0; i < body; i += LANES)
+            for (int l = 0; l < LANES; l++)
+                sum[l] += (double)x[i + l];
+        for (int64_t i = body; i < n; i++)
+            sum[i - body] += (double)x[i];
+        out.mean = fold(sum) / (double)n;
+    }
+    const double mean = out.mean;
+    for (int64_t i = 0; i < body; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            double d = (double)x[i + l] - mean;
+            square[l] += d * d;
+        }
+    for (int64_t i = body; i < n; i++) {
+        double d = (double)x[i] - mean;
+        square[i - body] += d * d;
+    }
+    out.m2 = fold(square);
+    return out;
+}
+
+/* The same for each of `columns` ≤ COLUMN_BLOCK neighbouring columns of `rows` rows that stand `stride` apart. */
+EK_KERNEL static void FN(norm_column_moments)(int64_t rows, int64_t columns, int64_t stride, const REAL *x, bool center,
+                                              norm_moments *out)
+{
+    double sum[COLUMN_BLOCK] = {0}, square[COLUMN_BLOCK] = {0};
+    if (center)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < columns; c++)
+                sum[c] += (double)x[r * stride + c];
+    for (int64_t c = 0; c < columns; c++)
+        sum[c] /= (double)rows;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++) {
+            double d = (double)x[r * stride + c] - sum[c];
+            square[c] += d * d;
+        }
+    for (int64_t c = 0; c < columns; c++)
+        out[c] = (norm_moments){sum[c], square[c]};
+}
+
+/* y = (x − M)·a + b; x, y: [n]. */
+EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, REAL center, REAL a, REAL b)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - center) * a + b;
+}
+
+/* y = ((x − M)·r + lo)·γ + β; x, y, γ, β: [n], γ and β may be NULL. */
+EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, REAL center, REAL rstd, REAL lo,
+                                            const REAL *gamma, const REAL *beta)
+{
+    if (gamma && beta)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = ((x[i] - center) * rstd + lo) * gamma[i] + beta[i];
+    else if (gamma)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = ((x[i] - center) * rstd + lo) * gamma[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            y[i] = ((x[i] - center) * rstd + lo) + beta[i];
+}
+
+/* y = (x − M)·a + b with a group per column; x, y, center, a, b: [n]. */
+EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, const REAL *center, const REAL *a,
+                                             const REAL *b)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - center[i]) * a[i] + b[i];
+}
+
+/* ---- backward kernels --------------------------------------------------------------------------------------------- */
+
+/* Σ dy and Σ dy·(x − M) over n ≤ NORM_PIECE elements. */
+EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL center)
+{
+    double plain[LANES] = {0}, product[LANES] = {0};
+    const int64_t body = n - n % LANES;
+    for (int64_t i = 0; i < body; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            double d = (double)dy[i + l];
+            plain[l] += d;
+            product[l] += d * (double)(x[i + l] - center);
+        }
+    for (int64_t i = body; i < n; i++) {
+        double d = (double)dy[i];
+        plain[i - body] += d;
+        product[i - body] += d * (double)(x[i] - center);
+    }
+    return (norm_sums){fold(plain), fold(product)};
+}
+
+/* Σ γ·dy and Σ γ·dy·(x − M) over n elements along which γ varies; and, where d_beta is not NULL, d_beta += dy and
+ * d_gamma += dy·x̂ with x̂ = (x − M)·r + lo.  x, dy, gamma (may be NULL), d_gamma, d_beta: [n]. */
+EK_KERNEL static norm_sums FN(norm_sums_vector)(int64_t n, const REAL *x, const REAL *dy, REAL center, double rstd,
+                                                double lo, const REAL *gamma, double *d_gamma, double *d_beta)
+{
+    double plain[LANES] = {0}, product[LANES] = {0};
+    const int64_t body = n - n % LANES;
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int width = i < body ? LANES : (int)(n - body);
+        for (int l = 0; l < width; l++) {
+            double g = (double)dy[i + l] * (gamma ? (double)gamma[i + l] : 1);
+            plain[l] += g;
+            product[l] += g * (double)(x[i + l] - center);
+        }
+    }
+    if (d_beta)
+        for (int64_t i = 0; i < n; i++) {
+            d_beta[i] += (double)dy[i];
+            d_gamma[i] += (double)dy[i] * ((double)(x[i] - center) * rstd + lo);
+        }
+    return (norm_sums){fold(plain), fold(product)};
+}
+
+/* Σ dy and Σ dy·(x − M) for each of `columns` ≤ COLUMN_BLOCK columns.  center: [columns]. */
+EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64_t stride, const REAL *x,
+                                            const REAL *dy, const REAL *center, norm_sums *out)
+{
+    double plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++) {
+            double d = (double)dy[r * stride + c];
+            plain[c] += d;
+            product[c] += d * (double)(x[r * stride + c] - center[c]);
+        }
+    for (int64_t c = 0; c < columns; c++)
+        out[c] = (norm_sums){plain[c], product[c]};
+}
+
+/* dx = a·dy + b·(x − m) + c; x, dy, dx: [n]. */
+EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL a, REAL b,
+                                         REAL c)
+{
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = a * dy[i] + (b * (x[i] - mean) + c);
+}
+
+/* dx = r·γ·dy + b·(x − m) + c; x, dy, dx, gamma: [n]. */
+EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
+                                         const REAL *gamma, REAL b, REAL c)
+{
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = rstd * gamma[i] * dy[i] + (b * (x[i] - mean) + c);
+}
+
+/* dx = a·dy + b·(x − m) + c with a group per column; all [n]. */
+EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, const REAL *mean,
+                                          const REAL *a, const REAL *b, const REAL *c)
+{
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = a[i] * dy[i] + (b[i] * (x[i] - mean[i]) + c[i]);
+}
+
+/* ---- loops over pieces, runs and rows -------------------------------------------------------------------------------- */
+
+/* What the bodies of the parallel loops share. */
+typedef struct {
+    const norm_plan *plan;
+    const norm_saved *saved;
+    const REAL *x, *dy, *gamma, *beta;
+    REAL *out; /* y or dx */
+    bool center;
+    norm_moments *moments; /* [pieces] or [row blocks][columns] */
+    norm_sums *sums;       /* likewise */
+    const double *dm, *dv; /* [groups], already divided by what they spread over; NULL: no gradient through statistics */
+    const REAL *column[4]; /* [stats.batch][columns] coefficients of the column kernels */
+    int64_t segment, pieces_per_segment, rows_per_block, blocks, vector_chunk;
+    double *affine_parts; /* [vector chunks][2][affine_groups]: dγ, dβ */
+} FN(norm_loop);
+
+static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t p = begin; p < end; p++) {
+        norm_piece piece = norm_piece_at(p, t->segment, t->pieces_per_segment);
+        t->moments[p] = FN(norm_moments_of)(piece.n, t->x + piece.start, t->center);
+    }
+}
+
+/* Index q runs over (batch, row block, column block); the results stand by [batch][row block][column]. */
+static void FN(moments_columns)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t q = begin; q < end; q++) {
+        norm_tile tile = norm_tile_at(q, t->plan->stats, t->rows_per_block, t->blocks);
+        FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->center,
+                                t->moments + tile.result);
+    }
+}
+
+static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t q = begin; q < end; q++) {
+        norm_tile tile = norm_tile_at(q, t->plan->stats, t->rows_per_block, t->blocks);
+        FN(norm_sums_columns)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->dy + tile.start,
+                              t->column[0] + tile.group, t->sums + tile.result);
+    }
+}
+
+static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t p = begin; p < end; p++) {
+        norm_piece piece = norm_piece_at(p, t->segment, t->pieces_per_segment);
+        REAL center = (REAL)t->saved->center[norm_group(t->plan->stats, piece.start)];
+        t->sums[p] = FN(norm_sums_scalar)(piece.n, t->x + piece.start, t->dy + piece.start, center);
+    }
+}
+
+/* Chunk k takes vector_chunk runs and has sums of its own for dγ and dβ. */
+static void FN(sums_vector_chunks)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    for (int64_t k = begin; k < end; k++) {
+        double *d_gamma = t->affine_parts ? t->affine_parts + 2 * k * plan->affine_groups : NULL;
+        double *d_beta = d_gamma ? d_gamma + plan->affine_groups : NULL;
+        int64_t last = (k + 1) * t->vector_chunk < plan->n_runs ? (k + 1) * t->vector_chunk : plan->n_runs;
+        if (d_gamma)
+            memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
+        for (int64_t r = k * t->vector_chunk; r < last; r++) {
+            int64_t start = r * plan->run, group = norm_group(plan->stats, start), at = start % plan->affine_groups;
+            double center = t->saved->center[group], rstd = t->saved->rstd[group];
+            double lo = ((double)(REAL)center - center) * rstd;
+            t->sums[r] = FN(norm_sums_vector)(plan->run, t->x + start, t->dy + start, (REAL)center, rstd, lo,
+                                              t->gamma ? t->gamma + at : NULL, d_gamma ? d_gamma + at : NULL,
+                                              d_beta ? d_beta + at : NULL);
+        }
+    }
+}
+
+static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t start = r * plan->run, group = norm_group(plan->stats, start);
+        double center = t->saved->center[group], rstd = t->saved->rstd[group];
+        double lo = ((double)(REAL)center - center) * rstd;
+        const REAL *x = t->x + start;
+        if (plan->vector_affine) {
+            int64_t at = start % plan->affine_groups;
+            FN(norm_apply_vector)(plan->run, x, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
+                                  t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL);
+        } else {
+            int64_t at = norm_group(plan->affine, start);
+            double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
+            FN(norm_apply_scalar)(plan->run, x, t->out + start, (REAL)center, (REAL)(gamma * rstd),
+                                  (REAL)(gamma * lo + beta));
+        }
+    }
+}
+
+static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t start = r * plan->run, group = norm_group(plan->stats, start);
+        double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
+        double b = t->dv ? t->dv[group] : 0, c = t->dm ? t->dm[group] + b * ((double)(REAL)mean - mean) : 0;
+        const REAL *x = t->x + start, *dy = t->dy + start;
+        if (plan->vector_affine && t->gamma) {
+            FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd,
+                               t->gamma + start % plan->affine_groups, (REAL)b, (REAL)c);
+        } else {
+            double gamma = t->gamma ? (double)t->gamma[norm_group(plan->affine, start)] : 1;
+            FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)(gamma * rstd), (REAL)b, (REAL)c);
+        }
+    }
+}
+
+static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const int64_t columns = t->plan->stats.group;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t at = r / t->plan->stats.outer * columns;
+        FN(norm_apply_columns)(columns, t->x + r * columns, t->out + r * columns, t->column[0] + at,
+                               t->column[1] + at, t->column[2] + at);
+    }
+}
+
+static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const int64_t columns = t->plan->stats.group;
+    for (int64_t r = begin; r < end; r++) {
+        int64_t at = r / t->plan->stats.outer * columns;
+        FN(norm_dx_columns)(columns, t->x + r * columns, t->dy + r * columns, t->out + r * columns, t->column[0] + at,
+                            t->column[1] + at, t->column[2] + at, t->column[3] + at);
+    }
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------------- */
+
+/* m in saved->mean and Σ (x − m)² in saved->rstd, per statistics group. */
+static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_saved *saved)
+{
+    const norm_plan *plan = t->plan;
+    norm_split split = norm_split_make(plan, plan->stats.inner);
+    t->segment = split.segment;
+    t->pieces_per_segment = split.pieces_per_segment;
+    t->rows_per_block = split.rows_per_block;
+    t->blocks = split.blocks;
+    t->moments = ek_node_scratch(node, (size_t)split.results * sizeof *t->moments);
+    if (!t->moments)
+        return EK_ERR_MEMORY;
+    ek_parallel_for(split.tasks, split.grain, plan->columns ? FN(moments_columns) : FN(moments_pieces), t);
+    norm_merge_moments(plan, &split, t->moments, saved);
+    return EK_OK;
+}
+
+/* center, a = γ·r and b per column and batch of the statistics view. */
+static ek_status FN(apply_coefficients)(ek_node *node, FN(norm_loop) *t)
+{
+    const int64_t groups = t->plan->groups, columns = t->plan->stats.group;
+    REAL *center = ek_node_scratch(node, (size_t)(3 * groups) * sizeof *center), *a = center + groups, *b = a + groups;
+    if (!center)
+        return EK_ERR_MEMORY;
+    for (int64_t g = 0; g < groups; g++) {
+        int64_t at = t->plan->vector_affine ? g % columns : 0;
+        double m = t->saved->center[g], rstd = t->saved->rstd[g], gamma = t->gamma ? (double)t->gamma[at] : 1;
+        center[g] = (REAL)m;
+        a[g] = (REAL)(gamma * rstd);
+        b[g] = (REAL)(gamma * ((double)center[g] - m) * rstd + (t->beta ? (double)t->beta[at] : 0));
+    }
+    t->column[0] = center;
+    t->column[1] = a;
+    t->column[2] = b;
+    return EK_OK;
+}
+
+static void FN(to_double)(const ek_tensor *t, int64_t n, double *out)
+{
+    const REAL *values = t->data;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (double)values[i];
+}
+
+static ek_status FN(normalize_forward)(ek_node *node)
+{
+    const normalize_attributes *attr = node->attributes;
+    const norm_plan *plan = &attr->plan;
+    norm_saved *saved = norm_saved_make(node);
+    if (!saved)
+        return EK_ERR_MEMORY;
+    FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
+                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .center = attr->center};
+    if (plan->numel == 0)
+        return EK_OK;
+    if (attr->mean) { /* the input's own statistics are looked at only to report them */
+        if (attr->stats && (FN(input_moments)(node, &t, saved) != EK_OK || norm_report(node, saved) != EK_OK))
+            return EK_ERR_MEMORY;
+        FN(to_double)(attr->mean, plan->groups, saved->center);
+        FN(to_double)(attr->var, plan->groups, saved->rstd);
+        for (int64_t g = 0; g < plan->groups; g++)
+            saved->rstd[g] = norm_rstd(saved->rstd[g], attr->eps);
+    } else {
+        if (FN(input_moments)(node, &t, saved) != EK_OK)
+            return EK_ERR_MEMORY;
+        if (saved->mixed) {
+            double logits[2][3], *running = NULL;
+            FN(to_double)(node->in[3], attr->n_weights, logits[0]);
+            FN(to_double)(node->in[4], attr->n_weights, logits[1]);
+            if (attr->running_mean) {
+                running = ek_node_scratch(node, (size_t)(2 * plan->stats.group) * sizeof *running);
+                if (!running)
+                    return EK_ERR_MEMORY;
+                FN(to_double)(attr->running_mean, plan->stats.group, running);
+                FN(to_double)(attr->running_var, plan->stats.group, running + plan->stats.group);
+            }
+            if (norm_mix(node, saved, logits[0], logits[1], running) != EK_OK)
+                return EK_ERR_MEMORY;
+        } else {
+            if (norm_report(node, saved) != EK_OK)
+                return EK_ERR_MEMORY;
+            for (int64_t g = 0; g < plan->groups; g++)
+                saved->rstd[g] = norm_rstd(saved->rstd[g] / (double)plan->per_group, attr->eps);
+        }
+    }
+    if (plan->columns) {
+        if (FN(apply_coefficients)(node, &t) != EK_OK)
+            return EK_ERR_MEMORY;
+        ek_parallel_for(plan->n_runs, norm_grain(plan->run), FN(apply_rows), &t);
+    } else {
+        ek_parallel_for(plan->n_runs, norm_grain(plan->run), FN(apply_runs), &t);
+    }
+    return EK_OK;
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------------- */
+
+/* Adds sums of runs (Σ dy, Σ dy·(x − M)), which share γ, to s1, s2 of their statistics group and to dγ, dβ. */
+static void FN(spread_sums)(const FN(norm_loop) *t, const norm_split *split, norm_grads *g, double *d_gamma,
+                            double *d_beta)
+{
+    for (int64_t r = 0; r < t->plan->n_runs; r++) {
+        int64_t start = r * t->plan->run, group = norm_group(t->plan->stats, start);
+        int64_t at = t->plan->affine_groups ? norm_group(t->plan->affine, start) : 0;
+        double center = t->saved->center[group], plain = 0, product = 0;
+        for (int64_t p = 0; p < split->pieces_per_segment; p++) {
+            plain += t->sums[r * split->pieces_per_segment + p].plain;
+            product += t->sums[r * split->pieces_per_segment + p].product;
+        }
+        product = (product + plain * ((double)(REAL)center - center)) * t->saved->rstd[group]; /* Σ dy·x̂ */
+        double gamma = t->gamma ? (double)t->gamma[at] : 1;
+        g->s1[group] += gamma * plain;
+        g->s2[group] += gamma * product;
+        if (d_beta) {
+            d_gamma[at] += product;
+            d_beta[at] += plain;
+        }
+    }
+}
+
+/* The same for column sums: [batch][row block][column]. */
+static void FN(spread_column_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
+{
+    const int64_t columns = t->plan->stats.group, rows = t->plan->stats.batch * t->blocks;
+    for (int64_t i = 0; i < rows * columns; i++) {
+        int64_t column = i % columns, group = i / columns / t->blocks * columns + column;
+        int64_t at = t->plan->vector_affine ? column : 0;
+        double center = t->saved->center[group], plain = t->sums[i].plain;
+        double product = (t->sums[i].product + plain * ((double)(REAL)center - center)) * t->saved->rstd[group];
+        double gamma = t->gamma ? (double)t->gamma[at] : 1;
+        g->s1[group] += gamma * plain;
+        g->s2[group] += gamma * product;
+        if (d_beta) {
+            d_gamma[at] += product;
+            d_beta[at] += plain;
+        }
+    }
+}
+
+/* s1, s2 per statistics group and dγ, dβ (NULL: not wanted). */
+static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
+{
+    const norm_plan *plan = t->plan;
+    norm_split split = norm_split_make(plan, plan->run);
+    t->segment = split.segment;
+    t->pieces_per_segment = split.pieces_per_segment;
+    t->rows_per_block = split.rows_per_block;
+    t->blocks = split.blocks;
+    t->vector_chunk = norm_vector_chunk(plan);
+    const int64_t chunks = (plan->n_runs + t->vector_chunk - 1) / t->vector_chunk;
+    const bool vector = plan->vector_affine && !plan->columns;
+    t->sums = ek_node_scratch(node, (size_t)(vector ? plan->n_runs : split.results) * sizeof *t->sums);
+    if (vector && d_beta)
+        t->affine_parts = ek_node_scratch(node, (size_t)(2 * chunks * plan->affine_groups) * sizeof(double));
+    if (!t->sums || (vector && d_beta && !t->affine_parts))
+        return EK_ERR_MEMORY;
+    if (vector) {
+        ek_parallel_for(chunks, 1, FN(sums_vector_chunks), t);
+        norm_spread_vector_sums(plan, t->saved, t->sums, t->affine_parts, chunks, REAL_IS_F32, g, d_gamma, d_beta);
+    } else if (plan->columns) {
+        REAL *center = ek_node_scratch(node, (size_t)plan->groups * sizeof *center);
+        if (!center)
+            return EK_ERR_MEMORY;
+        for (int64_t i = 0; i < plan->groups; i++)
+            center[i] = (REAL)t->saved->center[i];
+        t->column[0] = center;
+        ek_parallel_for(split.tasks, split.grain, FN(sums_columns), t);
+        FN(spread_column_sums)(t, g, d_gamma, d_beta);
+    } else {
+        ek_parallel_for(split.tasks, split.grain, FN(sums_pieces), t);
+        FN(spread_sums)(t, &split, g, d_gamma, d_beta);
+    }
+    return EK_OK;
+}
+
+/* m, a = γ·r, b, c per column and batch of the statistics view. */
+static ek_status FN(dx_coefficients)(ek_node *node, FN(norm_loop) *t)
+{
+    const int64_t groups = t->plan->groups, columns = t->plan->stats.group;
+    REAL *mean = ek_node_scratch(node, (size_t)(4 * groups) * sizeof *mean);
+    if (!mean)
+        return EK_ERR_MEMORY;
+    REAL *a = mean + groups, *b = a + groups, *c = b + groups;
+    for (int64_t g = 0; g < groups; g++) {
+        double m = t->saved->mean[g], gamma = t->gamma ? (double)t->gamma[t->plan->vector_affine ? g % columns : 0] : 1;
+        double slope = t->dv ? t->dv[g] : 0;
+        mean[g] = (REAL)m;
+        a[g] = (REAL)(gamma * t->saved->rstd[g]);
+        b[g] = (REAL)slope;
+        c[g] = (REAL)(t->dm ? t->dm[g] + slope * ((double)mean[g] - m) : 0);
+    }
+    t->column[0] = mean;
+    t->column[1] = a;
+    t->column[2] = b;
+    t->column[3] = c;
+    return EK_OK;
+}
+
+static void FN(store)(void *out, const double *values, int64_t n)
+{
+    REAL *to = out;
+    for (int64_t i = 0; to && i < n; i++)
+        to[i] = (REAL)values[i];
+}
+
+static ek_status FN(normalize_backward)(ek_node *node)
+{
+    const normalize_attributes *attr = node->attributes;
+    const norm_plan *plan = &attr->plan;
+    const norm_saved *saved = node->saved;
+    FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .dy = ek_node_grad_out(node),
+                       .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1)};
+    void *d_weight = ek_node_grad_in(node, 1), *d_bias = ek_node_grad_in(node, 2);
+    void *d_mean_weight = ek_node_grad_in(node, 3), *d_var_weight = ek_node_grad_in(node, 4);
+    norm_work work;
+    if (norm_work_make(node, &work, d_weight || d_bias) != EK_OK)
+        return EK_ERR_MEMORY;
+    const bool own_statistics = !attr->mean;
+    if (plan->numel > 0) {
+        if ((own_statistics || d_weight || d_bias) &&
+            FN(gradient_sums)(node, &t, &work.g, work.d_gamma, work.d_beta) != EK_OK)
+            return EK_ERR_MEMORY;
+        if (own_statistics) {
+            norm_finish_backward(attr, saved, &work);
+            t.dm = work.g.s1;
+            t.dv = work.g.s2;
+        }
+        if (t.out && plan->columns && FN(dx_coefficients)(node, &t) != EK_OK)
+            return EK_ERR_MEMORY;
+        if (t.out)
+            ek_parallel_for(plan->n_runs, norm_grain(plan->run), plan->columns ? FN(dx_rows) : FN(dx_runs), &t);
+    }
+    FN(store)(d_weight, work.d_gamma, plan->affine_groups);
+    FN(store)(d_bias, work.d_beta, plan->affine_groups);
+    FN(store)(d_mean_weight, work.d_mean_logits, attr->n_weights);
+    FN(store)(d_var_weight, work.d_var_logits, attr->n_weights);
+    return EK_OK;
+}
+
+#else
+#include "normalize.h"
+
+/* Sum of the lanes by a fixed tree. */
+static inline double fold(double *lane)
+{
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int l = 0; l < width; l++)
+            lane[l] += lane[l + width];
+    return lane[0];
+}
+
+typedef struct normalize_attributes {
+    norm_plan plan;
+    double eps;
+    bool center, switchable;
+    int n_weights; /* of each switch vector */
+    switch_saved mix; /* its options */
+    const ek_tensor *mean, *var, *running_mean, *running_var; /* read in forward only */
+    ek_normalize_stats *stats;
+} normalize_attributes;
+
+/* ---- what stands between the passes over memory -------------------------------------------------------------------------- */
+
+static const void *norm_data(const ek_node *node, int i)
+{
+    return node->in[i] ? node->in[i]->data : NULL;
+}
+
+/* Room for what backward needs, in one piece. */
+static norm_saved *norm_saved_make(ek_node *node)
+{
+    const normalize_attributes *attr = node->attributes;
+    const int64_t groups = attr->plan.groups;
+    const bool own_center = attr->switchable || attr->mean; /* M is not the input's mean m */
+    int64_t numbers = groups * (own_center ? 3 : 2);
+    if (attr->switchable)
+        numbers += switch_table_size(attr->mix.n, attr->mix.c);
+    size_t header = sizeof(norm_saved) + sizeof(switch_saved);
+    norm_saved *saved = ek_node_save(node, header + (size_t)numbers * sizeof(double));
+    if (!saved)
+        return NULL;
+    double *tables = (double *)((char *)saved + header);
+    *saved = (norm_saved){.mean = tables, .rstd = tables + groups, .center = own_center ? tables + 2 * groups : tables};
+    if (attr->switchable) {
+        saved->mixed = (switch_saved *)(saved + 1);
+        *saved->mixed = attr->mix;
+    }
+    return saved;
+}
+
+/* Room for a report of n pairs on the tape; NULL when nobody asked, or with *status set. */
+static double *report_room(ek_node *node, int64_t n, ek_status *status)
+{
+    const normalize_attributes *attr = node->attributes;
+    *status = EK_OK;
+    if (!attr->stats)
+        return NULL;
+    double *room = ek_tape_alloc(node->tape, (size_t)(2 * n) * sizeof *room);
+    if (!room) {
+        *status = EK_ERR_MEMORY;
+        return NULL;
+    }
+    *attr->stats = (ek_normalize_stats){.mean = room, .var = room + n, .groups = n,
+                                        .count = attr->plan.numel / (n ? n : 1)};
+    return room;
+}
+
+/* The input's statistics for whoever asked; saved->rstd still holds sums of squares. */
+static ek_status norm_report(ek_node *node, const norm_saved *saved)
+{
+    const norm_plan *plan = &((const normalize_attributes *)node->attributes)->plan;
+    ek_status status;
+    double *room = report_room(node, plan->groups, &status);
+    for (int64_t g = 0; room && g < plan->groups; g++) {
+        room[g] = saved->mean[g];
+        room[plan->groups + g] = saved->rstd[g] / (double)plan->per_group;
+    }
+    return status;
+}
+
+static ek_status norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
+                          const double *running)
+{
+    const normalize_attributes *attr = node->attributes;
+    const int64_t channels = attr->mix.c;
+    double *tables = (double *)((char *)saved + sizeof(norm_saved) + sizeof(switch_saved)) + 3 * attr->plan.groups;
+    ek_status status;
+    double *batch = report_room(node, channels, &status);
+    if (status != EK_OK)
+        return status;
+    switch_forward(saved->mixed, tables, saved, attr->eps, mean_logits, var_logits, running,
+                   running ? running + channels : NULL, batch, batch ? batch + channels : NULL);
+    return EK_OK;
+}
+
+/* Small tables of the backward pass, zeroed. */
+typedef struct norm_work {
+    norm_grads g;
+    double *d_gamma, *d_beta; /* NULL when neither is wanted */
+    double *switch_scratch;
+    double d_mean_logits[3], d_var_logits[3];
+} norm_work;
+
+static ek_status norm_work_make(ek_node *node, norm_work *work, bool affine_wanted)
+{
+    const normalize_attributes *attr = node->attributes;
+    const int64_t groups = attr->plan.groups, affine = affine_wanted ? attr->plan.affine_groups : 0;
+    const int64_t mixing = attr->switchable ? 2 * (attr->mix.n + attr->mix.c) : 0;
+    const size_t bytes = (size_t)(2 * groups + 2 * affine + mixing) * sizeof(double);
+    double *tables = ek_node_scratch(node, bytes);
+    if (!tables)
+        return EK_ERR_MEMORY;
+    memset(tables, 0, bytes);
+    *work = (norm_work){.g = {tables, tables + groups}};
+    if (affine_wanted) {
+        work->d_gamma = tables + 2 * groups;
+        work->d_beta = work->d_gamma + affine;
+    }
+    work->switch_scratch = tables + 2 * groups + 2 * affine;
+    return EK_OK;
+}
+
+/* s1, s2 to dM = −r·s1, dV = −½·r²·s2, to dm, dv, to what each element gets: dm/K and 2·dv/K. */
+static void norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work)
+{
+    const norm_plan *plan = &attr->plan;
+    norm_grads *g = &work->g;
+    for (int64_t i = 0; i < plan->groups; i++) {
+        double rstd = saved->rstd[i];
+        g->s1[i] = attr->center ? -rstd * g->s1[i] : 0;
+        g->s2[i] = -0.5 * rstd * rstd * g->s2[i];
+    }
+    if (attr->switchable)
+        switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
+    const double k = (double)plan->per_group;
+    const double spread = attr->switchable && attr->mix.unbiased && k > 1 ? k - 1 : k;
+    for (int64_t i = 0; i < plan->groups; i++) {
+        g->s1[i] /= k;
+        g->s2[i] *= 2 / spread;
+    }
+}
+
+#define OP_FILE "op_normalize.c"
+#include "foreach_real.h"
+
+/* ---- the op ------------------------------------------------------------------------------------------------------------- */
+
+static ek_status need_vector(const ek_node *node, int i, const char *name, int64_t length)
+{
+    const ek_tensor *t = node->in[i];
+    if (!t)
+        return EK_OK;
+    if (ek_need_float(node, i) != EK_OK)
+        return EK_ERR_DTYPE;
+    if (t->numel != length)
+        return ek_fail(EK_ERR_SHAPE, "normalize: expected a %s of %lld elements, got %s", name, (long long)length,
+                       EK_TEXT(t->shape));
+    return EK_OK;
+}
+
+static ek_status need_constant(const ek_node *node, const ek_tensor *t, const char *name, int64_t length)
+{
+    if (t && (t->dtype != node->in[0]->dtype || t->numel != length))
+        return ek_fail(t->numel != length ? EK_ERR_SHAPE : EK_ERR_DTYPE,
+                       "normalize: expected a %s of %lld elements of %s, got %s %s", name, (long long)length,
+                       ek_dtype_name(node->in[0]->dtype), ek_dtype_name(t->dtype), EK_TEXT(t->shape));
+    return EK_OK;
+}
+
+static ek_status normalize_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
+{
+    (void)dtype; /* those of x */
+    (void)shape;
+    normalize_attributes *attr = node->attributes;
+    ek_status status = ek_need_float(node, 0);
+    const int64_t groups = attr->plan.groups, affine = attr->plan.affine_groups, channels = attr->plan.stats.group;
+    if (status == EK_OK)
+        status = need_vector(node, 1, "weight", affine);
+    if (status == EK_OK)
+        status = need_vector(node, 2, "bias", affine);
+    if (status == EK_OK)
+        status = need_constant(node, attr->mean, "mean", groups);
+    if (status == EK_OK)
+        status = need_constant(node, attr->var, "var", groups);
+    for (int i = 3; i <= 4 && status == EK_OK; i++) {
+        if (attr->switchable != (node->in[i] != NULL))
+            return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm, and no other, needs mean_weight and var_weight");
+        status = need_vector(node, i, i == 3 ? "mean_weight" : "var_weight", attr->n_weights);
+    }
+    if (status == EK_OK)
+        status = need_constant(node, attr->running_mean, "running_mean", channels);
+    if (status == EK_OK)
+        status = need_constant(node, attr->running_var, "running_var", channels);
+    return status;
+}
+
+static const ek_op normalize_op = {.name = "normalize",
+                                   .optional_from = 1,
+                                   .infer = normalize_infer,
+                                   .forward = EK_BY_DTYPE(normalize_forward),
+                                   .backward = EK_BY_DTYPE(normalize_backward)};
+const ek_op *const ek_op_normalize = &normalize_op;
+
+static ek_status check_options(const ek_normalize_opts *opts)
+{
+    if (!opts)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: the options, which hold the views, are NULL");
+    if (!(opts->eps >= 0) || isinf(opts->eps))
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: expected a finite eps ≥ 0, got %g", opts->eps);
+    if (!opts->mean != !opts->var)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: mean and var are given together or not at all");
+    const ek_switch_opts *mix = opts->switchable;
+    if (!mix)
+        return EK_OK;
+    if (opts->mean || !opts->center)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm mixes centered statistics of its own; running ones "
+                                        "go into ek_switch_opts");
+    if (opts->stats.outer != 1)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm's statistics view is (N, 1, C, S), got outer = %lld",
+                       (long long)opts->stats.outer);
+    if (!mix->running_mean != !mix->running_var)
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: running_mean and running_var are given together or not at all");
+    return EK_OK;
+}
+
+ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_tensor *mean_weight,
+                        ek_tensor *var_weight, const ek_normalize_opts *opts, ek_normalize_stats *stats)
+{
+    if (!ek_tape_usable(tape, "normalize"))
+        return NULL;
+    if (check_options(opts) != EK_OK)
+        return ek_tape_fail(tape);
+    normalize_attributes attr = {.eps = opts->eps, .center = opts->center, .mean = opts->mean, .var = opts->var,
+                                 .stats = stats};
+    if (x && norm_plan_make(&attr.plan, x->numel, opts->stats, opts->affine, weight || bias) != EK_OK)
+        return ek_tape_fail(tape);
+    if (opts->switchable) {
+        const ek_switch_opts *mix = opts->switchable;
+        attr.switchable = true;
+        attr.mix = (switch_saved){.n = opts->stats.batch, .c = opts->stats.group, .s = opts->stats.inner,
+                                  .instance = mix->instance, .batch = mix->batch, .unbiased = mix->unbiased};
+        attr.n_weights = 1 + mix->instance + mix->batch;
+        attr.running_mean = mix->running_mean;
+        attr.running_var = mix->running_var;
+    }
+    if (stats)
+        *stats = (ek_normalize_stats){0};
+    ek_tensor *in[5] = {x, weight, bias, mean_weight, var_weight};
+    return ek_apply(tape, ek_op_normalize, 5, in, &attr, sizeof attr);
+}
+#endif

@@ -56,11 +56,12 @@ ek_status ek_unary_forward_f64(ek_node *node);
 ek_status ek_unary_backward_f32(ek_node *node);
 ek_status ek_unary_backward_f64(ek_node *node);
 
-/* Defines ek_op_NAME from kernels NAME_forward and NAME_backward. */
-#define EK_DEFINE_UNARY(NAME)                                                                                          \
+/* Defines ek_op_NAME from kernels NAME_forward and NAME_backward.  INFER also checks node->attributes. */
+#define EK_DEFINE_UNARY(NAME) EK_DEFINE_CHECKED_UNARY(NAME, ek_infer_same)
+#define EK_DEFINE_CHECKED_UNARY(NAME, INFER)                                                                           \
     static const ek_unary_op unary_##NAME = {                                                                          \
         .op = {.name = #NAME,                                                                                          \
-               .infer = ek_infer_same,                                                                                 \
+               .infer = INFER,                                                                                         \
                .forward = EK_BY_DTYPE(ek_unary_forward),                                                               \
                .backward = EK_BY_DTYPE(ek_unary_backward)},                                                            \
         .forward_f32 = NAME##_forward_f32,                                                                             \

@@ -27,6 +27,8 @@ openmp libomp-dev       optional  optional: several threads in what clang compil
 ci     clang            needed    the second compiler
 ci     libclang-rt-dev  needed    its sanitizers
 ci     libomp-dev       needed    its OpenMP
+ci     libopenblas0-serial optional  optional: another flavour of OpenBLAS to test with
+ci     libopenblas0-openmp optional  optional: another flavour of OpenBLAS to test with
 END
 }
 
@@ -79,7 +81,7 @@ require() {
         # A compiler that was asked for by name comes in the package of that name.
         [ "$package" = gcc ] && [ -n "${CC:-}" ] && package=${CC%% *}
         if [ "$need" = needed ]; then needed+=("$package"); else optional+=("$package"); fi
-        list+=$(printf '  %-16s %s' "$package" "$why")$'\n'
+        list+=$(printf '  %-19s %s' "$package" "$why")$'\n'
     done < <(packages)
     [ -n "$list" ] || return 0
 

@@ -27,7 +27,7 @@ typedef struct norm_plan {
 } norm_plan;
 
 /* EK_ERR_SHAPE or EK_ERR_ARGUMENT when the views do not factor x, or not in a way the kernels walk. */
-ek_status norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine);
+ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine);
 
 /* Group of the element at flat index p. */
 static inline int64_t norm_group(ek_view v, int64_t p)
@@ -120,12 +120,12 @@ static inline int64_t norm_grain(int64_t size)
 }
 
 /* The cut for runs of `segment` contiguous elements, or for columns. */
-norm_split norm_split_make(const norm_plan *plan, int64_t segment);
+norm_split ek_norm_split_make(const norm_plan *plan, int64_t segment);
 /* Runs per partial sum of dγ and dβ: enough to outweigh the table they are summed in, and at most 64 tables. */
-int64_t norm_vector_chunk(const norm_plan *plan);
+int64_t ek_norm_vector_chunk(const norm_plan *plan);
 /* Partial moments to mean (saved->mean) and Σ (x − mean)² (saved->rstd) per group, in the order of memory. */
-void norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
-                        const norm_saved *saved);
+void ek_norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
+                           const norm_saved *saved);
 
 /* Σ dy and Σ dy·(x − M), times γ where it varies along the run. */
 typedef struct norm_sums {
@@ -134,8 +134,9 @@ typedef struct norm_sums {
 
 /* Σ γ·dy and Σ γ·dy·(x − M) of each run to its statistics group, and the chunks of dγ, dβ added up in order.  `single`:
  * the runs subtracted M rounded to float. */
-void norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums, const double *parts,
-                             int64_t chunks, bool single, norm_grads *g, double *d_gamma, double *d_beta);
+void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums,
+                                const double *parts, int64_t chunks, bool single, norm_grads *g, double *d_gamma,
+                                double *d_beta);
 
 /* ---- SwitchableNorm's finish (normalize_switch.c) ------------------------------------------------------------------- */
 typedef struct switch_saved {
@@ -148,15 +149,15 @@ typedef struct switch_saved {
     double *m_bn, *v_bn; /* [c] that were mixed in */
 } switch_saved;
 
-/* Doubles that switch_forward needs for its tables. */
-int64_t switch_table_size(int64_t n, int64_t c);
+/* Doubles that ek_switch_forward needs for its tables. */
+int64_t ek_switch_table_size(int64_t n, int64_t c);
 /* From the instance moments (mean, and m2 in `rstd`, of each plane) to the mixed center and rstd.  `tables` has
- * switch_table_size elements.  `batch_mean`, `batch_var` (NULL or [c]) receive the batch's BN statistics. */
-void switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
-                    const double *mean_logits, const double *var_logits, const double *running_mean,
-                    const double *running_var, double *batch_mean, double *batch_var);
+ * ek_switch_table_size elements.  `batch_mean`, `batch_var` (NULL or [c]) receive the batch's BN statistics. */
+void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
+                       const double *mean_logits, const double *var_logits, const double *running_mean,
+                       const double *running_var, double *batch_mean, double *batch_var);
 /* From dL/dM, dL/dV per plane (in g) to dL/dm, dL/dv (in place), and the gradients of both weight vectors. */
-void switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
-                     double *mean_logit_grad, double *var_logit_grad);
+void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
+                        double *mean_logit_grad, double *var_logit_grad);
 
 #endif

@@ -28,7 +28,7 @@ static bool divides(int64_t a, int64_t b)
     return a > 0 && b % a == 0;
 }
 
-ek_status norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine)
+ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine)
 {
     ek_status status = check_view("statistics", stats, numel);
     if (status == EK_OK && has_affine)
@@ -68,7 +68,7 @@ ek_status norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view 
     return EK_OK;
 }
 
-norm_split norm_split_make(const norm_plan *plan, int64_t segment)
+norm_split ek_norm_split_make(const norm_plan *plan, int64_t segment)
 {
     norm_split split = {0};
     if (plan->columns) {
@@ -87,7 +87,7 @@ norm_split norm_split_make(const norm_plan *plan, int64_t segment)
     return split;
 }
 
-int64_t norm_vector_chunk(const norm_plan *plan)
+int64_t ek_norm_vector_chunk(const norm_plan *plan)
 {
     int64_t least = norm_grain(plan->run), spread = (plan->n_runs + 63) / 64;
     return least > spread ? least : spread;
@@ -127,16 +127,17 @@ static void merge_groups(void *context, int64_t begin, int64_t end)
     }
 }
 
-void norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
-                        const norm_saved *saved)
+void ek_norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,
+                           const norm_saved *saved)
 {
     merge_task task = {plan, split, parts, saved};
     int64_t parts_per_group = split->results / plan->groups;
     ek_parallel_for(plan->groups, norm_grain(parts_per_group * 8), merge_groups, &task);
 }
 
-void norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums, const double *parts,
-                             int64_t chunks, bool single, norm_grads *g, double *d_gamma, double *d_beta)
+void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums,
+                                const double *parts, int64_t chunks, bool single, norm_grads *g, double *d_gamma,
+                                double *d_beta)
 {
     for (int64_t r = 0; r < plan->n_runs; r++) {
         int64_t group = norm_group(plan->stats, r * plan->run);

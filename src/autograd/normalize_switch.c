@@ -9,7 +9,7 @@
 
 enum { IN, LN, BN };
 
-int64_t switch_table_size(int64_t n, int64_t c)
+int64_t ek_switch_table_size(int64_t n, int64_t c)
 {
     return n * c + 2 * n + 2 * c;
 }
@@ -50,9 +50,9 @@ static void pool_planes(const double *m, const double *v, int64_t count, int64_t
     *variance = within / (double)count + between / divisor;
 }
 
-void switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
-                    const double *mean_logits, const double *var_logits, const double *running_mean,
-                    const double *running_var, double *batch_mean, double *batch_var)
+void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
+                       const double *mean_logits, const double *var_logits, const double *running_mean,
+                       const double *running_var, double *batch_mean, double *batch_var)
 {
     const int64_t n = mixed->n, c = mixed->c;
     mixed->v_in = tables;
@@ -103,8 +103,8 @@ static void softmax_gradient(const switch_saved *mixed, const double *weights, c
             gradient[i++] = weights[k] * (d[k] - mean);
 }
 
-void switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
-                     double *mean_logit_grad, double *var_logit_grad)
+void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
+                        double *mean_logit_grad, double *var_logit_grad)
 {
     const int64_t n = mixed->n, c = mixed->c;
     const double *w = mixed->w, *u = mixed->u, *m = saved->mean;

@@ -321,7 +321,7 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
 static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_saved *saved)
 {
     const norm_plan *plan = t->plan;
-    norm_split split = norm_split_make(plan, plan->stats.inner);
+    norm_split split = ek_norm_split_make(plan, plan->stats.inner);
     t->segment = split.segment;
     t->pieces_per_segment = split.pieces_per_segment;
     t->rows_per_block = split.rows_per_block;
@@ -330,7 +330,7 @@ static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_s
     if (!t->moments)
         return EK_ERR_MEMORY;
     ek_parallel_for(split.tasks, split.grain, plan->columns ? FN(moments_columns) : FN(moments_pieces), t);
-    norm_merge_moments(plan, &split, t->moments, saved);
+    ek_norm_merge_moments(plan, &split, t->moments, saved);
     return EK_OK;
 }
 
@@ -460,12 +460,12 @@ static void FN(spread_column_sums)(const FN(norm_loop) *t, norm_grads *g, double
 static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
     const norm_plan *plan = t->plan;
-    norm_split split = norm_split_make(plan, plan->run);
+    norm_split split = ek_norm_split_make(plan, plan->run);
     t->segment = split.segment;
     t->pieces_per_segment = split.pieces_per_segment;
     t->rows_per_block = split.rows_per_block;
     t->blocks = split.blocks;
-    t->vector_chunk = norm_vector_chunk(plan);
+    t->vector_chunk = ek_norm_vector_chunk(plan);
     const int64_t chunks = (plan->n_runs + t->vector_chunk - 1) / t->vector_chunk;
     const bool vector = plan->vector_affine && !plan->columns;
     t->sums = ek_node_scratch(node, (size_t)(vector ? plan->n_runs : split.results) * sizeof *t->sums);
@@ -475,7 +475,7 @@ static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *
         return EK_ERR_MEMORY;
     if (vector) {
         ek_parallel_for(chunks, 1, FN(sums_vector_chunks), t);
-        norm_spread_vector_sums(plan, t->saved, t->sums, t->affine_parts, chunks, REAL_IS_F32, g, d_gamma, d_beta);
+        ek_norm_spread_vector_sums(plan, t->saved, t->sums, t->affine_parts, chunks, REAL_IS_F32, g, d_gamma, d_beta);
     } else if (plan->columns) {
         REAL *center = ek_node_scratch(node, (size_t)plan->groups * sizeof *center);
         if (!center)
@@ -593,7 +593,7 @@ static norm_saved *norm_saved_make(ek_node *node)
     const bool own_center = attr->switchable || attr->mean; /* M is not the input's mean m */
     int64_t numbers = groups * (own_center ? 3 : 2);
     if (attr->switchable)
-        numbers += switch_table_size(attr->mix.n, attr->mix.c);
+        numbers += ek_switch_table_size(attr->mix.n, attr->mix.c);
     size_t header = sizeof(norm_saved) + sizeof(switch_saved);
     norm_saved *saved = ek_node_save(node, header + (size_t)numbers * sizeof(double));
     if (!saved)
@@ -647,8 +647,8 @@ static ek_status norm_mix(ek_node *node, const norm_saved *saved, const double *
     double *batch = report_room(node, channels, &status);
     if (status != EK_OK)
         return status;
-    switch_forward(saved->mixed, tables, saved, attr->eps, mean_logits, var_logits, running,
-                   running ? running + channels : NULL, batch, batch ? batch + channels : NULL);
+    ek_switch_forward(saved->mixed, tables, saved, attr->eps, mean_logits, var_logits, running,
+                      running ? running + channels : NULL, batch, batch ? batch + channels : NULL);
     return EK_OK;
 }
 
@@ -690,7 +690,7 @@ static void norm_finish_backward(const normalize_attributes *attr, const norm_sa
         g->s2[i] = -0.5 * rstd * rstd * g->s2[i];
     }
     if (attr->switchable)
-        switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
+        ek_switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
     const double k = (double)plan->per_group;
     const double spread = attr->switchable && attr->mix.unbiased && k > 1 ? k - 1 : k;
     for (int64_t i = 0; i < plan->groups; i++) {
@@ -791,7 +791,7 @@ ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tenso
         return ek_tape_fail(tape);
     normalize_attributes attr = {.eps = opts->eps, .center = opts->center, .mean = opts->mean, .var = opts->var,
                                  .stats = stats};
-    if (x && norm_plan_make(&attr.plan, x->numel, opts->stats, opts->affine, weight || bias) != EK_OK)
+    if (x && ek_norm_plan_make(&attr.plan, x->numel, opts->stats, opts->affine, weight || bias) != EK_OK)
         return ek_tape_fail(tape);
     if (opts->switchable) {
         const ek_switch_opts *mix = opts->switchable;

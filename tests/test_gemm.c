@@ -225,12 +225,15 @@ START_TEST(same_bits_for_any_number_of_threads)
 }
 END_TEST
 
-/* A product of one piece, large enough for OpenBLAS to use threads of its own, which would change its bits; and the
- * caller's number of threads is his. */
+/* OpenBLAS's own setting, where it is linked. */
+extern int openblas_get_num_threads(void) __attribute__((weak));
+
+/* A product of one piece, large enough for OpenBLAS to use threads of its own, which changes its bits at this shape
+ * (seen with 0.3.21: 13012 of 16899 elements); and the caller's number of threads is his. */
 START_TEST(backend_stays_in_its_thread)
 {
     ek_rng rng = ek_rng_seed(4);
-    matrices p = make(false, false, false, 200, 200, 200, &rng);
+    matrices p = make(false, false, false, 129, 131, 400, &rng);
     float *first = malloc((size_t)p.size_c * sizeof(float));
     for (int threads = 1; threads <= 8; threads++) {
         ck_ok(ek_set_num_threads(threads));
@@ -240,6 +243,8 @@ START_TEST(backend_stays_in_its_thread)
             memcpy(first, p.c, (size_t)p.size_c * sizeof(float));
         ck_assert_mem_eq(first, p.c, (size_t)p.size_c * sizeof(float));
         ck_assert_int_eq(ek_num_threads(), before);
+        if (strstr(ek_gemm_backend(), "(pthread)"))
+            ck_assert_int_eq(openblas_get_num_threads(), 1);
     }
     free(first);
     drop(&p);
@@ -260,7 +265,7 @@ static void *call_often(void *argument)
     float *c = malloc((size_t)p->size_c * sizeof(float));
     memcpy(c, p->c, (size_t)p->size_c * sizeof(float));
     pthread_barrier_wait(me->start);
-    for (int i = 0; i < 30; i++) {
+    for (int i = 0; i < 300; i++) {
         ek_gemm_f32(p->ta, p->tb, p->m, p->n, p->k, p->a, p->lda, p->b, p->ldb, c, p->ldc, false);
         me->wrong += memcmp(c, me->wanted, (size_t)p->size_c * sizeof(float)) != 0;
     }
@@ -268,6 +273,7 @@ static void *call_often(void *argument)
     return NULL;
 }
 
+/* The small shape is one that unguarded calls of the serial flavour get wrong often (9 % of them with 0.3.21). */
 static void call_from(int n)
 {
     ek_rng rng = ek_rng_seed(5);
@@ -280,7 +286,7 @@ static void call_from(int n)
     check(&large, ek_gemm_f32, ek_gemm_f64);
     pthread_barrier_init(&start, NULL, (unsigned)n);
     for (int i = 0; i < n; i++) {
-        const matrices *p = i % 2 ? &large : &small;
+        const matrices *p = i % 4 == 3 ? &large : &small;
         callers[i] = (caller){p, p->c, &start, 0};
         ck_assert_int_eq(pthread_create(&threads[i], NULL, call_often, &callers[i]), 0);
     }

@@ -52,8 +52,8 @@ static inline void norm_merge(norm_moments *a, double na, norm_moments b, double
 
 /* What forward leaves for backward, each [groups]. */
 typedef struct norm_saved {
-    double *mean;   /* m: the input's own mean, which dv acts on */
-    double *center; /* M: what is subtracted; the same array unless statistics are mixed or given */
+    double *mean;   /* m: the input's own mean, which dv acts on; the given one where one was given */
+    double *center; /* M: what is subtracted; the same array unless statistics are mixed */
     double *rstd;   /* (V + eps)^−½ */
     struct switch_saved *mixed; /* SwitchableNorm only */
 } norm_saved;

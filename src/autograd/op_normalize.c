@@ -590,8 +590,7 @@ static norm_saved *norm_saved_make(ek_node *node)
 {
     const normalize_attributes *attr = node->attributes;
     const int64_t groups = attr->plan.groups;
-    const bool own_center = attr->switchable || attr->mean; /* M is not the input's mean m */
-    int64_t numbers = groups * (own_center ? 3 : 2);
+    int64_t numbers = groups * (attr->switchable ? 3 : 2); /* a mixed M is not the input's mean m */
     if (attr->switchable)
         numbers += ek_switch_table_size(attr->mix.n, attr->mix.c);
     size_t header = sizeof(norm_saved) + sizeof(switch_saved);
@@ -599,7 +598,7 @@ static norm_saved *norm_saved_make(ek_node *node)
     if (!saved)
         return NULL;
     double *tables = (double *)((char *)saved + header);
-    *saved = (norm_saved){.mean = tables, .rstd = tables + groups, .center = own_center ? tables + 2 * groups : tables};
+    *saved = (norm_saved){.mean = tables, .rstd = tables + groups, .center = attr->switchable ? tables + 2 * groups : tables};
     if (attr->switchable) {
         saved->mixed = (switch_saved *)(saved + 1);
         *saved->mixed = attr->mix;

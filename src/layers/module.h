@@ -44,6 +44,7 @@ struct ek_module {
     void (*after_init)(ek_module *module);    /* parameters have just been drawn */
     /* A line of ek_module_summary about this layer, "" for none; `text` holds EK_NOTE_BYTES. */
     void (*note)(const ek_module *module, char *text);
+    struct channel_norm *channel_norm; /* a norm over channels, with running statistics or without */
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
 };

@@ -1,0 +1,66 @@
+/* BatchNorm (Ioffe and Szegedy 2015, arXiv:1502.03167): statistics per channel over batch and space. */
+#include "norm.h"
+
+ek_batch_norm_opts ek_batch_norm_opts_default(void)
+{
+    return (ek_batch_norm_opts){.eps = 1e-5, .momentum = 0.1, .affine = true, .track_running_stats = true,
+                                .statistics = EK_STATS_AUTO, .channel_axis = 1};
+}
+
+static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    const channel_norm *norm = ek_module_state(module);
+    const bool uses_running = channel_norm_uses_running(module), updates = channel_norm_updates_running(module);
+    norm_dims d;
+    if (!channel_norm_read(module, x, &d))
+        return NULL;
+    const int64_t count = d.n * d.s;
+    if (count == 1 && (updates || !uses_running)) {
+        ek_fail(EK_ERR_SHAPE, "%s: expected more than one value per channel to take statistics of, got %s; use a larger "
+                              "batch (the loader's drop_last or merge_last), ek_module_eval(), or EK_STATS_FROZEN",
+                module->description, EK_TEXT(x->shape));
+        return NULL;
+    }
+    if (uses_running && !updates)
+        channel_norm_warn_untracked(module);
+    const ek_view view = norm_view_per_channel(d);
+    const ek_normalize_opts opts = {.stats = view, .affine = view, .eps = norm->eps, .center = true,
+                                    .mean = uses_running ? norm->running_mean : NULL,
+                                    .var = uses_running ? norm->running_var : NULL};
+    ek_normalize_stats batch;
+    ek_tensor *y = ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, updates ? &batch : NULL);
+    if (y && updates && count > 0 &&
+        channel_norm_update_later(module, tape, &batch, 1, (double)count / (double)(count - 1)) != EK_OK)
+        return NULL;
+    return y;
+}
+
+static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max_ndim, int64_t num_features,
+                                 const ek_batch_norm_opts *opts)
+{
+    ek_batch_norm_opts defaults = ek_batch_norm_opts_default();
+    channel_norm_spec spec = {min_ndim, max_ndim, num_features, opts ? opts : &defaults, 1, 1};
+    ek_module *module = channel_norm_new(def, &spec);
+    if (module)
+        module->centers_axis = spec.opts->channel_axis;
+    return module;
+}
+
+static const ek_module_def batch_norm1d_def = {"batch_norm1d", batch_norm_forward, NULL, sizeof(channel_norm)};
+static const ek_module_def batch_norm2d_def = {"batch_norm2d", batch_norm_forward, NULL, sizeof(channel_norm)};
+static const ek_module_def batch_norm3d_def = {"batch_norm3d", batch_norm_forward, NULL, sizeof(channel_norm)};
+
+ek_module *ek_batch_norm1d(int64_t num_features, const ek_batch_norm_opts *opts)
+{
+    return batch_norm_new(&batch_norm1d_def, 2, 3, num_features, opts);
+}
+
+ek_module *ek_batch_norm2d(int64_t num_features, const ek_batch_norm_opts *opts)
+{
+    return batch_norm_new(&batch_norm2d_def, 4, 4, num_features, opts);
+}
+
+ek_module *ek_batch_norm3d(int64_t num_features, const ek_batch_norm_opts *opts)
+{
+    return batch_norm_new(&batch_norm3d_def, 5, 5, num_features, opts);
+}

@@ -1,0 +1,71 @@
+/* GroupNorm (Wu and He 2018, arXiv:1803.08494): statistics per sample over each group of channels. */
+#include "norm.h"
+
+typedef struct group_norm {
+    int64_t num_groups, num_channels;
+    int channel_axis;
+    double eps;
+    ek_tensor *weight, *bias;
+} group_norm;
+
+ek_group_norm_opts ek_group_norm_opts_default(void)
+{
+    return (ek_group_norm_opts){.eps = 1e-5, .affine = true, .channel_axis = 1};
+}
+
+static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    const group_norm *norm = ek_module_state(module);
+    const int ndim = x->shape.ndim, axis = norm->channel_axis == 1 ? 1 : ndim - 1;
+    if (!norm_dtype_ok(module, x))
+        return NULL;
+    if (ndim < 2 || x->shape.dim[axis] != norm->num_channels) {
+        ek_fail(EK_ERR_SHAPE, norm->channel_axis == 1 ? "%s: expected (N, %lld, …), got %s" : "%s: expected (N, …, %lld), got %s",
+                module->description, (long long)norm->num_channels, EK_TEXT(x->shape));
+        return NULL;
+    }
+    const int64_t n = x->shape.dim[0], c = norm->num_channels, g = norm->num_groups;
+    int64_t s = 1;
+    for (int i = 1; i < ndim; i++)
+        s *= i == axis ? 1 : x->shape.dim[i];
+    if (c / g * s == 1) {
+        ek_fail(EK_ERR_SHAPE, "%s: expected more than one element per group, got %s with %lld groups of one; use fewer "
+                              "groups", module->description, EK_TEXT(x->shape), (long long)g);
+        return NULL;
+    }
+    ek_normalize_opts opts = {.eps = norm->eps, .center = true};
+    if (axis == 1) {
+        opts.stats = (ek_view){n, 1, g, c / g * s};
+        opts.affine = (ek_view){1, n, c, s};
+    } else {
+        opts.stats = (ek_view){n, s, g, c / g};
+        opts.affine = (ek_view){1, n * s, c, 1};
+    }
+    return ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, NULL);
+}
+
+static const ek_module_def group_norm_def = {"group_norm", group_norm_forward, NULL, sizeof(group_norm)};
+
+ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_group_norm_opts *opts)
+{
+    ek_group_norm_opts defaults = ek_group_norm_opts_default();
+    opts = opts ? opts : &defaults;
+    if (num_groups < 1 || num_channels < 1 || num_channels % num_groups != 0) {
+        ek_fail(EK_ERR_SHAPE, "group_norm(%lld, %lld): expected num_groups ≥ 1 that divides num_channels ≥ 1",
+                (long long)num_groups, (long long)num_channels);
+        return NULL;
+    }
+    ek_module *module = ek_module_new(&group_norm_def, "group_norm(%lld, %lld)", (long long)num_groups,
+                                      (long long)num_channels);
+    if (!module)
+        return NULL;
+    if (!norm_eps_ok(module, opts->eps) || !norm_channel_axis_ok(module, opts->channel_axis))
+        return ek_module_complete(module, false);
+    group_norm *norm = ek_module_state(module);
+    *norm = (group_norm){num_groups, num_channels, opts->channel_axis, opts->eps, NULL, NULL};
+    if (opts->affine) {
+        norm->weight = ek_module_add_parameter(module, "weight", EK_SHAPE(num_channels), (ek_init){EK_INIT_ONES, 0}, false);
+        norm->bias = ek_module_add_parameter(module, "bias", EK_SHAPE(num_channels), (ek_init){EK_INIT_ZEROS, 0}, false);
+    }
+    return ek_module_complete(module, !opts->affine || (norm->weight && norm->bias));
+}

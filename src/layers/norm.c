@@ -1,0 +1,274 @@
+#include "norm.h"
+
+/* ---- options and construction --------------------------------------------------------------------------------------- */
+
+bool norm_eps_ok(const ek_module *module, double eps)
+{
+    if (eps >= 0 && !isinf(eps))
+        return true;
+    ek_fail(EK_ERR_ARGUMENT, "%s: expected a finite eps ≥ 0, got %g", module->description, eps);
+    return false;
+}
+
+bool norm_channel_axis_ok(const ek_module *module, int axis)
+{
+    if (axis == 1 || axis == EK_CHANNELS_LAST)
+        return true;
+    ek_fail(EK_ERR_ARGUMENT, "%s: expected channel_axis 1 or EK_CHANNELS_LAST, got %d", module->description, axis);
+    return false;
+}
+
+static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
+{
+    if (!norm_eps_ok(module, opts->eps) || !norm_channel_axis_ok(module, opts->channel_axis))
+        return false;
+    if (opts->momentum != EK_MOMENTUM_CUMULATIVE && !(opts->momentum >= 0 && opts->momentum <= 1)) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected a momentum (the update fraction) of 0 … 1 or EK_MOMENTUM_CUMULATIVE, got %g",
+                module->description, opts->momentum);
+        return false;
+    }
+    if (opts->statistics < EK_STATS_AUTO || opts->statistics > EK_STATS_FROZEN) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected one of ek_norm_statistics, got %d", module->description,
+                (int)opts->statistics);
+        return false;
+    }
+    if (!opts->track_running_stats && opts->statistics != EK_STATS_AUTO && opts->statistics != EK_STATS_BATCH) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: running statistics are to be used, but track_running_stats is off",
+                module->description);
+        return false;
+    }
+    return true;
+}
+
+static void note(const ek_module *module, char *text)
+{
+    const channel_norm *norm = ek_module_state(module);
+    if (!norm->running_mean)
+        snprintf(text, EK_NOTE_BYTES, "no running statistics: the input's own in evaluation too");
+    else if (norm->statistics == EK_STATS_FROZEN)
+        snprintf(text, EK_NOTE_BYTES, "running statistics are used and frozen");
+    else if (norm->momentum == EK_MOMENTUM_CUMULATIVE)
+        snprintf(text, EK_NOTE_BYTES, "running ← running + (batch − running)/(number of batches)");
+    else
+        snprintf(text, EK_NOTE_BYTES, "running ← %g·running + %g·batch", 1 - norm->momentum, norm->momentum);
+}
+
+ek_module *channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec)
+{
+    ek_module *module = ek_module_new(def, "%s(%lld)", def->type, (long long)spec->num_features);
+    if (!module)
+        return NULL;
+    if (spec->num_features < 1) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected num_features ≥ 1, got %lld", def->type, (long long)spec->num_features);
+        return ek_module_complete(module, false);
+    }
+    const ek_batch_norm_opts *opts = spec->opts;
+    if (!options_ok(module, opts))
+        return ek_module_complete(module, false);
+    channel_norm *norm = ek_module_state(module);
+    *norm = (channel_norm){.num_features = spec->num_features, .min_ndim = spec->min_ndim, .max_ndim = spec->max_ndim,
+                           .channel_axis = opts->channel_axis, .eps = opts->eps, .momentum = opts->momentum,
+                           .statistics = opts->statistics};
+    const ek_shape channels = EK_SHAPE(spec->num_features);
+    bool complete = true;
+    if (opts->affine) {
+        ek_init first = {spec->first_weight == 0 ? EK_INIT_ZEROS : EK_INIT_ONES, 0};
+        norm->weight = ek_module_add_parameter(module, "weight", channels, first, false);
+        norm->bias = ek_module_add_parameter(module, "bias", channels, (ek_init){EK_INIT_ZEROS, 0}, false);
+        complete = norm->weight && norm->bias;
+    }
+    if (complete && opts->track_running_stats) {
+        norm->running_mean = ek_module_add_buffer(module, "running_mean", EK_F32, channels, 0);
+        norm->running_var = ek_module_add_buffer(module, "running_var", EK_F32, channels, spec->first_running_var);
+        norm->num_batches_tracked = ek_module_add_buffer(module, "num_batches_tracked", EK_I64, EK_SCALAR, 0);
+        complete = norm->running_mean && norm->running_var && norm->num_batches_tracked;
+    }
+    module->note = note;
+    module->channel_norm = norm;
+    return ek_module_complete(module, complete);
+}
+
+/* ---- reading the input ------------------------------------------------------------------------------------------------ */
+
+bool norm_dtype_ok(const ek_module *module, const ek_tensor *x)
+{
+    if (x->dtype == module->dtype)
+        return true;
+    ek_fail(EK_ERR_DTYPE, "%s: expected %s, the layer's own type, got %s; ek_tensor_cast() converts the input, "
+                          "ek_module_to() the layer", module->description, ek_dtype_name(module->dtype),
+            ek_dtype_name(x->dtype));
+    return false;
+}
+
+/* "(N, 64, H, W)" for each rank that is accepted. */
+static void expected_shapes(const channel_norm *norm, char *text, size_t bytes)
+{
+    static const char *const spaces[3] = {"L", "H, W", "D, H, W"};
+    size_t used = 0;
+    for (int ndim = norm->min_ndim; ndim <= norm->max_ndim; ndim++) {
+        const char *space = ndim > 2 ? spaces[ndim - 3] : "";
+        const char *comma = ndim > 2 ? ", " : "", *or = ndim > norm->min_ndim ? " or " : "";
+        if (norm->channel_axis == 1)
+            used += (size_t)snprintf(text + used, bytes - used, "%s(N, %lld%s%s)", or, (long long)norm->num_features,
+                                     comma, space);
+        else
+            used += (size_t)snprintf(text + used, bytes - used, "%s(N, %s%s%lld)", or, space, comma,
+                                     (long long)norm->num_features);
+    }
+}
+
+bool channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims)
+{
+    const channel_norm *norm = ek_module_state(module);
+    const int ndim = x->shape.ndim, axis = norm->channel_axis == 1 ? 1 : ndim - 1;
+    const bool rank_fits = ndim >= norm->min_ndim && ndim <= norm->max_ndim;
+    if (!norm_dtype_ok(module, x))
+        return false;
+    if (!rank_fits || x->shape.dim[axis] != norm->num_features) {
+        char expected[160];
+        expected_shapes(norm, expected, sizeof expected);
+        const int other = axis == 1 ? ndim - 1 : 1;
+        if (rank_fits && ndim > 2 && x->shape.dim[other] == norm->num_features)
+            ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s, of which axis %d (%lld) was read as the channels; if axis %d "
+                                  "(%lld) holds them, set opts.channel_axis = %s", module->description, expected,
+                    EK_TEXT(x->shape), axis, (long long)x->shape.dim[axis], other, (long long)x->shape.dim[other],
+                    other == 1 ? "1" : "EK_CHANNELS_LAST");
+        else
+            ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s", module->description, expected, EK_TEXT(x->shape));
+        return false;
+    }
+    *dims = (norm_dims){.n = x->shape.dim[0], .c = norm->num_features, .s = 1, .channels_last = axis != 1};
+    for (int i = 1; i < ndim; i++)
+        if (i != axis)
+            dims->s *= x->shape.dim[i];
+    return true;
+}
+
+ek_view norm_view_per_channel(norm_dims d)
+{
+    return d.channels_last ? (ek_view){1, d.n * d.s, d.c, 1} : (ek_view){1, d.n, d.c, d.s};
+}
+
+ek_view norm_view_per_sample_channel(norm_dims d)
+{
+    return d.channels_last ? (ek_view){d.n, d.s, d.c, 1} : (ek_view){d.n, 1, d.c, d.s};
+}
+
+/* ---- running statistics ------------------------------------------------------------------------------------------------- */
+
+bool channel_norm_uses_running(const ek_module *module)
+{
+    const channel_norm *norm = ek_module_state(module);
+    if (!norm->running_mean || norm->statistics == EK_STATS_BATCH)
+        return false;
+    return norm->statistics != EK_STATS_AUTO || !module->training;
+}
+
+bool channel_norm_updates_running(const ek_module *module)
+{
+    const channel_norm *norm = ek_module_state(module);
+    return norm->running_mean && module->training && norm->statistics != EK_STATS_FROZEN;
+}
+
+void channel_norm_warn_untracked(const ek_module *module)
+{
+    const channel_norm *norm = ek_module_state(module);
+    if (ek_item(norm->num_batches_tracked) != 0)
+        return;
+    for (int64_t i = 0; i < norm->num_features; i++) /* a file without the counter may have brought statistics */
+        if (ek_tensor_at(norm->running_mean, i) != 0)
+            return;
+    ek_warn("%s: normalizing by running statistics that no batch has updated yet: train first, or load them",
+            module->description);
+}
+
+/* The batch's statistics, on the tape until the forward ends. */
+typedef struct pending_update {
+    const double *mean, *var;
+    int64_t rows;
+    double correction;
+} pending_update;
+
+/* Mean over the rows of one channel's statistic. */
+static double pooled(const double *table, int64_t rows, int64_t channels, int64_t channel)
+{
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++)
+        sum += table[r * channels + channel];
+    return sum / (double)rows;
+}
+
+/* A value the buffer can hold: a float32 one overflows where the double did not. */
+static bool fits(const ek_tensor *buffer, double value)
+{
+    return buffer->dtype == EK_F32 ? isfinite((float)value) : isfinite(value);
+}
+
+static void move(ek_tensor *buffer, int64_t i, double fraction, double value)
+{
+    if (buffer->dtype == EK_F32) {
+        float *at = (float *)buffer->data + i;
+        *at = (float)((1 - fraction) * (double)*at + fraction * value);
+    } else {
+        double *at = (double *)buffer->data + i;
+        *at = (1 - fraction) * *at + fraction * value;
+    }
+}
+
+static void update(ek_module *module, const void *data, bool succeeded)
+{
+    const pending_update *batch = data;
+    channel_norm *norm = ek_module_state(module);
+    const int64_t channels = norm->num_features;
+    if (!succeeded)
+        return;
+    for (int64_t c = 0; c < channels; c++)
+        if (!fits(norm->running_mean, pooled(batch->mean, batch->rows, channels, c)) ||
+            !fits(norm->running_var, batch->correction * pooled(batch->var, batch->rows, channels, c))) {
+            norm->non_finite_batches++;
+            char name[EK_NAME_BYTES];
+            ek_module_name(module, NULL, NULL, name, sizeof name);
+            ek_warn("%s%s%s%s: the batch statistics of channel %lld are not finite; the running ones were left as they "
+                    "were (%lld such batches so far)", module->description, *name ? " in layer \"" : "", name,
+                    *name ? "\"" : "", (long long)c, (long long)norm->non_finite_batches);
+            return;
+        }
+    int64_t *count = norm->num_batches_tracked->data;
+    ++*count;
+    const double fraction = norm->momentum == EK_MOMENTUM_CUMULATIVE ? 1 / (double)*count : norm->momentum;
+    for (int64_t c = 0; c < channels; c++) {
+        move(norm->running_mean, c, fraction, pooled(batch->mean, batch->rows, channels, c));
+        move(norm->running_var, c, fraction, batch->correction * pooled(batch->var, batch->rows, channels, c));
+    }
+}
+
+ek_status channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
+                                    double correction)
+{
+    pending_update batch = {.mean = stats->mean, .var = stats->var, .rows = rows, .correction = correction};
+    return ek_after_forward(tape, module, update, &batch, sizeof batch);
+}
+
+ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice)
+{
+    if (!module)
+        return ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: the module is NULL");
+    if (choice < EK_STATS_AUTO || choice > EK_STATS_FROZEN)
+        return ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: expected one of ek_norm_statistics, got %d", (int)choice);
+    bool any = false;
+    for (ek_module *m = module; m; m = ek_module_next(module, m))
+        if (m->channel_norm && m->channel_norm->running_mean) {
+            m->channel_norm->statistics = choice;
+            any = true;
+        }
+    return any ? EK_OK : ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: no norm with running statistics at or below %s",
+                                 module->description);
+}
+
+int64_t ek_module_non_finite_batches(const ek_module *module)
+{
+    int64_t total = 0;
+    for (const ek_module *m = module; m; m = ek_module_next(module, m))
+        total += m->channel_norm ? m->channel_norm->non_finite_batches : 0;
+    return total;
+}

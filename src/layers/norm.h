@@ -1,0 +1,57 @@
+/* What the layers of the norm family share: reading (N, C, …), the options of γ, β and running statistics, and when
+ * those move. */
+#ifndef EK_NORM_H
+#define EK_NORM_H
+
+#include "module.h"
+
+/* x as samples, channels and positions. */
+typedef struct norm_dims {
+    int64_t n, c, s;
+    bool channels_last;
+} norm_dims;
+
+/* The state of a norm over channels: BatchNorm, InstanceNorm, SwitchableNorm; each puts it first in its own state. */
+typedef struct channel_norm {
+    int64_t num_features;
+    int min_ndim, max_ndim; /* ranks it accepts */
+    int channel_axis;
+    double eps, momentum;
+    ek_norm_statistics statistics;
+    int64_t non_finite_batches;
+    ek_tensor *weight, *bias;                                  /* NULL without affine */
+    ek_tensor *running_mean, *running_var, *num_batches_tracked; /* NULL without tracking */
+} channel_norm;
+
+/* NULL options in constructors mean the defaults; 0 < ranks; description "type(num_features)". */
+typedef struct channel_norm_spec {
+    int min_ndim, max_ndim;
+    int64_t num_features;
+    const ek_batch_norm_opts *opts;
+    double first_weight, first_running_var; /* what γ and running_var start from */
+} channel_norm_spec;
+ek_module *channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec);
+
+/* True for a finite eps ≥ 0, or EK_ERR_ARGUMENT that names the layer. */
+bool norm_eps_ok(const ek_module *module, double eps);
+bool norm_channel_axis_ok(const ek_module *module, int axis);
+/* x is of the module's type, or EK_ERR_DTYPE. */
+bool norm_dtype_ok(const ek_module *module, const ek_tensor *x);
+/* Reads the shape of x, or EK_ERR_SHAPE that says what was expected. */
+bool channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
+
+/* One (mean, var) per channel over everything, or per sample and channel; and one (γ, β) per channel. */
+ek_view norm_view_per_channel(norm_dims d);
+ek_view norm_view_per_sample_channel(norm_dims d);
+
+/* Which statistics this forward normalizes by, and whether it moves the running ones. */
+bool channel_norm_uses_running(const ek_module *module);
+bool channel_norm_updates_running(const ek_module *module);
+/* Warns when running statistics are used that no batch has ever moved. */
+void channel_norm_warn_untracked(const ek_module *module);
+/* Moves the running statistics once the outermost forward has succeeded, toward the mean over `rows` of mean[rows][C]
+ * and correction·var[rows][C]. */
+ek_status channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
+                                    double correction);
+
+#endif

@@ -1,0 +1,75 @@
+/* What the optimizers share: groups of tensors with state, and one pass over memory per tensor and step. */
+#ifndef EK_OPTIMIZER_H
+#define EK_OPTIMIZER_H
+
+#include <evenkeel/optim.h>
+
+#include "core.h"
+
+#include <math.h>
+
+enum { EK_STATE_TENSORS = 3 };
+
+/* The update of one tensor, as its kernel sees it. */
+typedef struct ek_update {
+    const ek_optimizer *optimizer;
+    ek_dtype dtype;
+    double lr, weight_decay; /* of the group; weight_decay is 0 for a tensor that is spared */
+    int64_t step;            /* updates of this tensor, this one included: 1, 2, … */
+    void *parameter;         /* [n] */
+    const void *gradient;    /* [n] */
+    void *state[EK_STATE_TENSORS]; /* [n] each; NULL where the options need none */
+} ek_update;
+
+typedef struct ek_optimizer_kind {
+    const char *name;
+    const char *state_name[EK_STATE_TENSORS]; /* torch.optim's */
+    /* By dtype: updates elements begin … end−1. */
+    void (*update[2])(const ek_update *update, int64_t begin, int64_t end);
+} ek_optimizer_kind;
+
+typedef struct ek_slot {
+    ek_tensor *parameter;                /* retained */
+    ek_tensor *state[EK_STATE_TENSORS];  /* made when the parameter is first updated */
+    int64_t step;
+} ek_slot;
+
+typedef struct ek_group {
+    double lr, weight_decay;
+    double initial_lr; /* what schedules scale */
+    int n;
+    ek_slot *slots;
+} ek_group;
+
+struct ek_optimizer {
+    const ek_optimizer_kind *kind;
+    union {
+        ek_sgd_opts sgd;
+        ek_adam_opts adam;
+        ek_rmsprop_opts rmsprop;
+    } opts;
+    ek_group_opts defaults; /* of groups: what the optimizer was made with */
+    bool spares_norms_and_biases;
+    bool has_state[EK_STATE_TENSORS];
+    int n_groups;
+    ek_group *groups;
+    int64_t steps;
+};
+
+/* A new optimizer without groups, defaults and opts still to be set.  NULL after ek_fail. */
+ek_optimizer *ek_optimizer_new(const ek_optimizer_kind *kind, ek_group_opts defaults, bool decay_norms_and_biases);
+/* The end of a constructor: adds the module, or the tensors, as the first group (none for n = 0).  Returns the
+ * optimizer, or frees it and returns NULL.  NULL propagates. */
+ek_optimizer *ek_optimizer_with_module(ek_optimizer *optimizer, ek_module *module);
+ek_optimizer *ek_optimizer_with_tensors(ek_optimizer *optimizer, ek_tensor *const *tensors, int n);
+
+/* low ≤ value < high, or the failure that says so; high may be INFINITY, and low −INFINITY. */
+ek_status ek_check_option(const char *who, const char *option, double value, double low, double high);
+
+/* State tensor `name` ("exp_avg") of tensor i of a group; NULL when there is none (yet). */
+ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, const char *name);
+
+/* Calls visit(user, tensor) for every tensor of an optimizer that has a gradient. */
+void ek_optimizer_each_gradient(ek_optimizer *optimizer, void (*visit)(void *user, ek_tensor *tensor), void *user);
+
+#endif

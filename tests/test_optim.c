@@ -1,0 +1,625 @@
+/* Optimizers and clipping: groups, state, errors, lifetimes, threads.  Values against PyTorch: test_optim_golden.c. */
+#include "optimizer.h"
+#include "support.h"
+
+/* ---- every optimizer, with all its options in use ------------------------------------------------------------------- */
+
+typedef ek_optimizer *(*maker)(ek_tensor *const *tensors, int n);
+
+static ek_optimizer *make_sgd(ek_tensor *const *tensors, int n)
+{
+    ek_sgd_opts o = ek_sgd_opts_default();
+    o.momentum = 0.9;
+    o.nesterov = true;
+    o.weight_decay = 0.1;
+    return ek_sgd_tensors(tensors, n, 0.05, &o);
+}
+
+static ek_optimizer *make_adam(ek_tensor *const *tensors, int n)
+{
+    ek_adam_opts o = ek_adam_opts_default();
+    o.amsgrad = true;
+    o.weight_decay = 0.1;
+    return ek_adam_tensors(tensors, n, 0.05, &o);
+}
+
+static ek_optimizer *make_adamw(ek_tensor *const *tensors, int n)
+{
+    return ek_adamw_tensors(tensors, n, 0.05, NULL);
+}
+
+static ek_optimizer *make_rmsprop(ek_tensor *const *tensors, int n)
+{
+    ek_rmsprop_opts o = ek_rmsprop_opts_default();
+    o.momentum = 0.8;
+    o.centered = true;
+    o.weight_decay = 0.1;
+    return ek_rmsprop_tensors(tensors, n, 0.05, &o);
+}
+
+static const maker makers[] = {make_sgd, make_adam, make_adamw, make_rmsprop};
+enum { MAKERS = sizeof makers / sizeof *makers };
+
+/* A leaf of n elements that requires a gradient. */
+static ek_tensor *leaf(ek_dtype dtype, int64_t n, uint64_t seed)
+{
+    ek_rng rng = ek_rng_seed(seed);
+    ek_tensor *t = ek_normal(dtype, EK_SHAPE(n), 0, 1, &rng);
+    ck_made(t);
+    ck_ok(ek_tensor_set_requires_grad(t, true));
+    return t;
+}
+
+/* Puts `value` + a little noise into the gradient, as a backward pass would. */
+static void give_gradient(ek_tensor *t, double value, uint64_t seed)
+{
+    ck_ok(ek_tensor_need_grad_buffer(t));
+    ek_rng rng = ek_rng_seed(seed);
+    ek_fill_normal(t->grad, value, 0.1, &rng);
+    t->has_grad = true;
+}
+
+static void fill_gradient(ek_tensor *t, double value)
+{
+    ck_ok(ek_tensor_need_grad_buffer(t));
+    for (int64_t i = 0; i < t->numel; i++)
+        if (t->dtype == EK_F32)
+            ((float *)t->grad_data)[i] = (float)value;
+        else
+            ((double *)t->grad_data)[i] = value;
+    t->has_grad = true;
+}
+
+/* ---- steps ---------------------------------------------------------------------------------------------------------- */
+
+/* Gradients that backward made, not this test: the minimum of Σ (x − 1)² is found. */
+START_TEST(test_minimizes_through_backward)
+{
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *x = leaf(EK_F64, 3, 1);
+        ek_optimizer *opt = makers[m](&x, 1);
+        ck_made(opt);
+        ek_tape *tape = ek_tape_new();
+        double lr = ek_optimizer_lr(opt, 0);
+        for (int step = 0; step < 400; step++) {
+            ek_schedule s = ek_schedule_cosine(lr, 400, 0);
+            ck_ok(ek_schedule_apply(&s, opt, step));
+            ek_tensor *difference = ek_affine(tape, x, 1, -1), *value = ek_affine(tape, difference, 2, 0);
+            ck_made(value);
+            ck_ok(ek_backward_from(tape, difference, value)); /* dL/d(x − 1) = 2(x − 1) */
+            ck_ok(ek_optimizer_step(opt));
+            ek_optimizer_zero_grad(opt);
+            ck_assert_ptr_null(ek_tensor_grad(x));
+            ek_tape_reset(tape);
+        }
+        /* With decay λ = 0.1 added to the gradient the minimum of (x − 1)² + 0.05x² is 1/1.05. */
+        for (int i = 0; i < 3; i++)
+            ck_assert_msg(fabs(ek_tensor_at(x, i) - 1 / 1.05) < 0.06, "%d: %g", m, ek_tensor_at(x, i));
+        ck_assert_int_eq(ek_optimizer_num_steps(opt), 400);
+        ek_tape_free(tape);
+        ek_optimizer_free(opt);
+        ek_tensor_free(x);
+    }
+}
+END_TEST
+
+/* A tensor without gradient keeps its value and its state, whatever its decay. */
+START_TEST(test_skips_tensors_without_gradient)
+{
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *t[2] = {leaf(EK_F32, 5, 1), leaf(EK_F32, 5, 2)};
+        ek_optimizer *opt = makers[m](t, 2);
+        ck_made(opt);
+        give_gradient(t[0], 1, 3);
+        give_gradient(t[1], 1, 4);
+        ck_ok(ek_optimizer_step(opt));
+        ek_tensor *moved = ek_tensor_clone(t[0]), *kept = ek_tensor_clone(t[1]);
+        ek_tensor_clear_grad(t[1]);
+        ck_ok(ek_optimizer_step(opt));
+        ck_assert(!ek_tensor_equal(t[0], moved));
+        ck_assert(ek_tensor_equal(t[1], kept));
+        ck_assert_int_eq(opt->groups[0].slots[0].step, 2);
+        ck_assert_int_eq(opt->groups[0].slots[1].step, 1);
+        ek_tensor_free(moved);
+        ek_tensor_free(kept);
+        ek_optimizer_free(opt);
+        ek_tensor_free(t[0]);
+        ek_tensor_free(t[1]);
+    }
+}
+END_TEST
+
+START_TEST(test_state_is_made_when_needed)
+{
+    ek_tensor *t = leaf(EK_F32, 5, 1);
+    ek_optimizer *opt = ek_adam_tensors(&t, 1, 0.1, NULL);
+    ck_made(opt);
+    ck_assert_ptr_null(ek_optimizer_state(opt, 0, 0, "exp_avg"));
+    fill_gradient(t, 2);
+    ck_ok(ek_optimizer_step(opt));
+    ck_assert_double_eq_tol(ek_tensor_at(ek_optimizer_state(opt, 0, 0, "exp_avg"), 4), 0.1 * 2, 1e-6);
+    ck_assert_double_eq_tol(ek_tensor_at(ek_optimizer_state(opt, 0, 0, "exp_avg_sq"), 4), 0.001 * 4, 1e-8);
+    ck_assert_ptr_null(ek_optimizer_state(opt, 0, 0, "max_exp_avg_sq"));
+    ck_assert_ptr_null(ek_optimizer_state(opt, 0, 0, "momentum_buffer"));
+    ek_optimizer_free(opt);
+    ek_tensor_free(t);
+}
+END_TEST
+
+START_TEST(test_empty_tensor)
+{
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *t = leaf(EK_F32, 0, 1);
+        ek_optimizer *opt = makers[m](&t, 1);
+        fill_gradient(t, 1);
+        ck_ok(ek_optimizer_step(opt));
+        double norm = -1;
+        ck_ok(ek_clip_grad_norm(opt, 1, &norm));
+        ck_assert_double_eq(norm, 0);
+        ek_optimizer_free(opt);
+        ek_tensor_free(t);
+    }
+}
+END_TEST
+
+/* ---- memory, lifetimes ------------------------------------------------------------------------------------------------ */
+
+static int allocations, alive;
+static int refuse_after = -1; /* fail when so many allocations have been made */
+
+static void *counting_allocate(size_t bytes, void *user)
+{
+    (void)user;
+    if (refuse_after >= 0 && allocations >= refuse_after)
+        return NULL;
+    allocations++;
+    alive++;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void counting_release(void *memory, void *user)
+{
+    (void)user;
+    alive--;
+    free(memory);
+}
+
+static const ek_allocator counting = {counting_allocate, counting_release, NULL};
+
+START_TEST(test_no_allocation_after_the_first_step)
+{
+    ck_ok(ek_set_allocator(&counting));
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *t[2] = {leaf(EK_F32, 40000, 1), leaf(EK_F64, 7, 2)};
+        ek_optimizer *opt = makers[m](t, 2);
+        ek_schedule schedule = ek_schedule_step(0.05, 2, 0.5);
+        int before = 0;
+        for (int step = 0; step < 5; step++) {
+            give_gradient(t[0], 1, 1);
+            give_gradient(t[1], 1, 2);
+            ck_ok(ek_schedule_apply(&schedule, opt, step));
+            ck_ok(ek_clip_grad_norm(opt, 1, NULL));
+            ck_ok(ek_clip_grad_value(opt, 0.5));
+            ck_ok(ek_optimizer_step(opt));
+            ek_optimizer_zero_grad(opt);
+            if (step == 0)
+                before = allocations;
+        }
+        ck_assert_int_eq(allocations, before);
+        ek_optimizer_free(opt);
+        ek_tensor_free(t[0]);
+        ek_tensor_free(t[1]);
+    }
+    ck_assert_int_eq(alive, 0);
+}
+END_TEST
+
+/* Out of memory at each allocation in turn: nothing moves, nothing leaks, and the same call succeeds later. */
+START_TEST(test_out_of_memory_moves_nothing)
+{
+    ck_ok(ek_set_allocator(&counting));
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *t[2] = {leaf(EK_F32, 5, 1), leaf(EK_F32, 5, 2)}, *start[2];
+        for (int i = 0; i < 2; i++) {
+            give_gradient(t[i], 1, 3);
+            start[i] = ek_tensor_clone(t[i]);
+        }
+        int failures = 0;
+        ek_optimizer *opt = NULL;
+        for (bool done = false; !done; failures++) {
+            refuse_after = allocations + failures;
+            opt = makers[m](t, 2);
+            done = opt && ek_optimizer_step(opt) == EK_OK;
+            refuse_after = -1;
+            if (done)
+                break;
+            ck_error(EK_ERR_MEMORY, "out of memory");
+            ck_assert(ek_tensor_equal(t[0], start[0]) && ek_tensor_equal(t[1], start[1]));
+            if (opt)
+                ck_assert_int_eq(ek_optimizer_num_steps(opt), 0);
+            ek_optimizer_free(opt);
+        }
+        ck_assert_int_gt(failures, 6); /* optimizer, groups, slots, and three per state tensor */
+        ck_assert(!ek_tensor_equal(t[0], start[0]));
+        ek_optimizer_free(opt);
+        for (int i = 0; i < 2; i++) {
+            ek_tensor_free(t[i]);
+            ek_tensor_free(start[i]);
+        }
+    }
+    ck_assert_int_eq(alive, 0);
+}
+END_TEST
+
+START_TEST(test_tensors_may_be_freed_first)
+{
+    ek_tensor *t = leaf(EK_F32, 5, 1);
+    ek_optimizer *opt = make_adam(&t, 1);
+    fill_gradient(t, 1);
+    ek_tensor_free(t);
+    ck_ok(ek_optimizer_step(opt));
+    ck_ok(ek_clip_grad_norm(opt, 1, NULL));
+    ek_optimizer_zero_grad(opt);
+    ek_optimizer_free(opt);
+    ek_optimizer_free(NULL);
+}
+END_TEST
+
+/* ---- threads ------------------------------------------------------------------------------------------------------------ */
+
+/* Five clipped steps over a tensor of many chunks with a ragged end. */
+static void train(maker make, ek_dtype dtype, int threads, ek_tensor **out, double *norm)
+{
+    ck_ok(ek_set_num_threads(threads));
+    ek_tensor *t = leaf(dtype, 12 * EK_GRAIN + 77, 5);
+    ek_optimizer *opt = make(&t, 1);
+    for (int step = 0; step < 5; step++) {
+        give_gradient(t, 0.1, 10 + (uint64_t)step);
+        ck_ok(ek_clip_grad_norm(opt, 30, norm));
+        ck_ok(ek_clip_grad_value(opt, 0.1));
+        ck_ok(ek_optimizer_step(opt));
+    }
+    *out = t;
+    ek_optimizer_free(opt);
+}
+
+START_TEST(test_same_bits_for_any_number_of_threads)
+{
+    const int threads[] = {2, 3, 8};
+    for (int m = 0; m < MAKERS; m++)
+        for (int dtype = EK_F32; dtype <= EK_F64; dtype++) {
+            ek_tensor *serial, *parallel;
+            double serial_norm, norm;
+            train(makers[m], (ek_dtype)dtype, 1, &serial, &serial_norm);
+            ck_assert_double_gt(serial_norm, 30);
+            for (int i = 0; i < 3; i++) {
+                train(makers[m], (ek_dtype)dtype, threads[i], &parallel, &norm);
+                ck_assert_msg(ek_tensor_equal(serial, parallel), "optimizer %d, %d threads", m, threads[i]);
+                ck_assert(norm == serial_norm);
+                ek_tensor_free(parallel);
+            }
+            ek_tensor_free(serial);
+        }
+}
+END_TEST
+
+/* The same element gets the same bits wherever it stands: in vectors, in the remainder, in another chunk. */
+START_TEST(test_position_does_not_matter)
+{
+    for (int m = 0; m < MAKERS; m++) {
+        ek_tensor *one = leaf(EK_F32, 1, 1), *many = ek_full(EK_F32, EK_SHAPE(EK_GRAIN + 5), ek_tensor_at(one, 0));
+        ck_ok(ek_tensor_set_requires_grad(many, true));
+        ek_optimizer *opt_one = makers[m](&one, 1), *opt_many = makers[m](&many, 1);
+        for (int step = 0; step < 4; step++) {
+            fill_gradient(one, 0.3 - step);
+            fill_gradient(many, 0.3 - step);
+            ck_ok(ek_optimizer_step(opt_one));
+            ck_ok(ek_optimizer_step(opt_many));
+        }
+        for (int64_t i = 0; i < many->numel; i++)
+            ck_assert_msg(ek_tensor_at(many, i) == ek_tensor_at(one, 0), "optimizer %d, element %lld", m, (long long)i);
+        ek_optimizer_free(opt_one);
+        ek_optimizer_free(opt_many);
+        ek_tensor_free(one);
+        ek_tensor_free(many);
+    }
+}
+END_TEST
+
+/* ---- groups and rates ------------------------------------------------------------------------------------------------ */
+
+START_TEST(test_groups)
+{
+    ek_tensor *t[3] = {leaf(EK_F32, 2, 1), leaf(EK_F32, 2, 2), leaf(EK_F32, 2, 3)};
+    ek_optimizer *opt = ek_sgd_tensors(NULL, 0, 0.5, NULL);
+    ck_made(opt);
+    ck_assert_int_eq(ek_optimizer_num_groups(opt), 0);
+    ck_ok(ek_optimizer_step(opt));
+    ek_group_opts o = ek_group_opts_default(opt);
+    ck_assert(o.lr == 0.5 && o.weight_decay == 0);
+    ck_ok(ek_optimizer_add_group(opt, t, 1, NULL));
+    o.lr = 0.25;
+    ck_ok(ek_optimizer_add_group(opt, t + 1, 2, &o));
+    ck_assert_int_eq(ek_optimizer_num_groups(opt), 2);
+    double before[3];
+    for (int i = 0; i < 3; i++) {
+        before[i] = ek_tensor_at(t[i], 0);
+        fill_gradient(t[i], 1);
+    }
+    ck_ok(ek_optimizer_step(opt));
+    const double moved[3] = {0.5, 0.25, 0.25};
+    for (int i = 0; i < 3; i++)
+        ck_assert_double_eq_tol(before[i] - ek_tensor_at(t[i], 0), moved[i], 1e-6);
+
+    ck_ok(ek_optimizer_set_group_lr(opt, 1, 0.125));
+    ck_assert(ek_optimizer_lr(opt, 0) == 0.5 && ek_optimizer_lr(opt, 1) == 0.125);
+    ck_ok(ek_optimizer_set_lr(opt, 1));
+    ck_assert(ek_optimizer_lr(opt, 0) == 1 && ek_optimizer_lr(opt, 1) == 1);
+
+    ck_assert_int_eq(ek_optimizer_add_group(opt, t + 2, 1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "sgd: tensor 0 (2,) is in a group of this optimizer already");
+    ck_assert_int_eq(ek_optimizer_num_groups(opt), 2);
+    ek_optimizer_free(opt);
+    for (int i = 0; i < 3; i++)
+        ek_tensor_free(t[i]);
+}
+END_TEST
+
+/* Weight decay moves a weight of 1 under a gradient of 0; `decays` says that it is neither of a norm nor a bias. */
+START_TEST(test_decay_switch)
+{
+    for (int decays = 0; decays < 2; decays++)
+        for (int all = 0; all < 2; all++)
+            for (int m = 0; m < 4; m++) {
+                ek_tensor *t = ek_ones(EK_F64, EK_SHAPE(1));
+                ck_ok(ek_tensor_set_requires_grad(t, true));
+                t->decays = decays;
+                ek_sgd_opts sgd = ek_sgd_opts_default();
+                ek_adam_opts adam = ek_adam_opts_default(), adamw = ek_adamw_opts_default();
+                ek_rmsprop_opts rmsprop = ek_rmsprop_opts_default();
+                sgd.weight_decay = adam.weight_decay = adamw.weight_decay = rmsprop.weight_decay = 0.5;
+                sgd.decay_norms_and_biases = adam.decay_norms_and_biases = adamw.decay_norms_and_biases =
+                    rmsprop.decay_norms_and_biases = all;
+                ek_optimizer *opt = m == 0   ? ek_sgd_tensors(&t, 1, 0.1, &sgd)
+                                    : m == 1 ? ek_adam_tensors(&t, 1, 0.1, &adam)
+                                    : m == 2 ? ek_adamw_tensors(&t, 1, 0.1, &adamw)
+                                             : ek_rmsprop_tensors(&t, 1, 0.1, &rmsprop);
+                ck_made(opt);
+                fill_gradient(t, 0);
+                ck_ok(ek_optimizer_step(opt));
+                ck_assert_msg((ek_item(t) < 1) == (decays || all), "optimizer %d, decays %d, switch %d: %g", m, decays,
+                              all, ek_item(t));
+                ek_optimizer_free(opt);
+                ek_tensor_free(t);
+            }
+}
+END_TEST
+
+/* ---- clipping ------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(test_clip_norm)
+{
+    ek_tensor *t[2] = {leaf(EK_F64, 1, 1), leaf(EK_F64, 1, 2)};
+    fill_gradient(t[0], 3);
+    fill_gradient(t[1], -4);
+    double norm;
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, INFINITY, &norm));
+    ck_assert_double_eq_tol(norm, 5, 1e-15);
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, 5.1, &norm));
+    ck_assert(ek_item(t[0]->grad) == 3 && ek_item(t[1]->grad) == -4);
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, 0.5, NULL));
+    ck_assert_double_eq_tol(ek_item(t[0]->grad), 3 * 0.5 / (5 + 1e-6), 1e-15);
+    ck_assert_double_eq_tol(ek_item(t[1]->grad), -4 * 0.5 / (5 + 1e-6), 1e-15);
+    ek_tensor_clear_grad(t[1]);
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, INFINITY, &norm));
+    ck_assert_double_eq(norm, fabs(ek_item(t[0]->grad)));
+    ck_ok(ek_clip_grad_norm_tensors(t, 1, 0, NULL));
+    ck_assert(ek_item(t[0]->grad) == 0);
+    fill_gradient(t[0], NAN);
+    fill_gradient(t[1], 1);
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, 1, &norm));
+    ck_assert(isnan(norm) && isnan(ek_item(t[1]->grad)));
+    ck_ok(ek_clip_grad_norm_tensors(NULL, 0, 1, &norm));
+    ck_assert_double_eq(norm, 0);
+    ek_tensor_free(t[0]);
+    ek_tensor_free(t[1]);
+}
+END_TEST
+
+/* A million float32 gradients of 0.1: a sum in float32 would be off in the fourth digit. */
+START_TEST(test_clip_norm_sums_in_double)
+{
+    ek_tensor *t = leaf(EK_F32, 1000000, 1);
+    fill_gradient(t, 0.1);
+    double norm;
+    ck_ok(ek_clip_grad_norm_tensors(&t, 1, INFINITY, &norm));
+    /* 10⁶ additions of relative error 2⁻⁵³ each, halved by the root. */
+    ck_assert_double_eq_tol(norm, 1000 * (double)0.1f, 100 * 1e6 * 0x1p-54);
+    ek_tensor_free(t);
+}
+END_TEST
+
+START_TEST(test_clip_value)
+{
+    const float gradient[] = {-3, -1, -0.5f, 0, 0.5f, 1, 3, INFINITY, -INFINITY, NAN};
+    const float expected[] = {-1, -1, -0.5f, 0, 0.5f, 1, 1, 1, -1, NAN};
+    ek_tensor *t = leaf(EK_F32, 10, 1);
+    ek_optimizer *opt = make_sgd(&t, 1);
+    fill_gradient(t, 0);
+    ck_ok(ek_tensor_write(t->grad, gradient, sizeof gradient));
+    ck_ok(ek_clip_grad_value(opt, 1));
+    for (int i = 0; i < 9; i++)
+        ck_assert(ek_tensor_at(t->grad, i) == expected[i]);
+    ck_assert(isnan(ek_tensor_at(t->grad, 9)));
+    ck_ok(ek_clip_grad_value_tensors(&t, 1, 0.25));
+    ck_assert(ek_tensor_at(t->grad, 0) == -0.25 && ek_tensor_at(t->grad, 6) == 0.25);
+    ek_optimizer_free(opt);
+    ek_tensor_free(t);
+}
+END_TEST
+
+/* ---- errors ---------------------------------------------------------------------------------------------------------------- */
+
+/* `made` is NULL and the message contains `text`. */
+#define ck_refused(made, status, text)                                                                                 \
+    do {                                                                                                               \
+        ck_assert_ptr_null(made);                                                                                      \
+        ck_error(status, text);                                                                                        \
+    } while (0)
+
+START_TEST(test_option_errors)
+{
+    ek_tensor *t = leaf(EK_F32, 2, 1);
+    ek_sgd_opts sgd = ek_sgd_opts_default();
+    ck_refused(ek_sgd_tensors(&t, 1, -0.1, NULL), EK_ERR_ARGUMENT, "sgd: expected a finite lr of at least 0, got -0.1");
+    ck_refused(ek_sgd_tensors(&t, 1, NAN, NULL), EK_ERR_ARGUMENT, "sgd: expected a finite lr of at least 0, got nan");
+    sgd.weight_decay = -1;
+    ck_refused(ek_sgd_tensors(&t, 1, 1, &sgd), EK_ERR_ARGUMENT,
+               "sgd: expected a finite weight_decay of at least 0, got -1");
+    sgd = ek_sgd_opts_default();
+    sgd.momentum = INFINITY;
+    ck_refused(ek_sgd_tensors(&t, 1, 1, &sgd), EK_ERR_ARGUMENT, "sgd: expected a finite momentum of at least 0, got inf");
+    sgd = ek_sgd_opts_default();
+    sgd.dampening = NAN;
+    ck_refused(ek_sgd_tensors(&t, 1, 1, &sgd), EK_ERR_ARGUMENT, "sgd: expected a finite dampening, got nan");
+    sgd = ek_sgd_opts_default();
+    sgd.nesterov = true;
+    ck_refused(ek_sgd_tensors(&t, 1, 1, &sgd), EK_ERR_ARGUMENT,
+               "sgd: nesterov needs momentum > 0 and dampening = 0, got momentum 0, dampening 0");
+    sgd.momentum = 0.9;
+    sgd.dampening = 0.5;
+    ck_refused(ek_sgd_tensors(&t, 1, 1, &sgd), EK_ERR_ARGUMENT, "got momentum 0.9, dampening 0.5");
+
+    ek_adam_opts adam = ek_adam_opts_default();
+    adam.betas[0] = 1;
+    ck_refused(ek_adam_tensors(&t, 1, 1, &adam), EK_ERR_ARGUMENT, "adam: expected betas[0] in [0, 1), got 1");
+    adam = ek_adam_opts_default();
+    adam.betas[1] = -0.5;
+    ck_refused(ek_adamw_tensors(&t, 1, 1, &adam), EK_ERR_ARGUMENT, "adamw: expected betas[1] in [0, 1), got -0.5");
+    adam = ek_adam_opts_default();
+    adam.eps = -1;
+    ck_refused(ek_adam_tensors(&t, 1, 1, &adam), EK_ERR_ARGUMENT, "adam: expected a finite eps of at least 0, got -1");
+
+    ek_rmsprop_opts rmsprop = ek_rmsprop_opts_default();
+    rmsprop.alpha = 1;
+    ck_refused(ek_rmsprop_tensors(&t, 1, 1, &rmsprop), EK_ERR_ARGUMENT, "rmsprop: expected alpha in [0, 1), got 1");
+    rmsprop = ek_rmsprop_opts_default();
+    rmsprop.eps = NAN;
+    ck_refused(ek_rmsprop_tensors(&t, 1, 1, &rmsprop), EK_ERR_ARGUMENT, "rmsprop: expected a finite eps of at least 0");
+    rmsprop = ek_rmsprop_opts_default();
+    rmsprop.momentum = -1;
+    ck_refused(ek_rmsprop_tensors(&t, 1, 1, &rmsprop), EK_ERR_ARGUMENT, "rmsprop: expected a finite momentum of at least");
+    ck_assert_int_eq(atomic_load(&t->owners), 1);
+    ek_tensor_free(t);
+}
+END_TEST
+
+START_TEST(test_tensor_errors)
+{
+    ek_tensor *t = leaf(EK_F32, 2, 1), *frozen = ek_zeros(EK_F32, EK_SHAPE(2)), *twice[] = {t, frozen, t};
+    ck_refused(ek_sgd_tensors(NULL, 2, 1, NULL), EK_ERR_ARGUMENT, "sgd: expected a group of at least one tensor, got NULL");
+    ck_refused(ek_sgd_tensors(&t, -1, 1, NULL), EK_ERR_ARGUMENT, "sgd: expected a group of at least one tensor, got none");
+    ck_refused(ek_sgd_tensors(twice, 3, 1, NULL), EK_ERR_ARGUMENT, "sgd: tensors 0 and 2 are the same");
+    ck_refused(ek_sgd_tensors(twice, 2, 1, NULL), EK_ERR_ARGUMENT, "sgd: tensor 1 (2,) requires no gradient");
+    twice[1] = NULL;
+    ck_refused(ek_sgd_tensors(twice, 2, 1, NULL), EK_ERR_ARGUMENT, "sgd: tensor 1 is NULL");
+    ek_tape *tape = ek_tape_new();
+    twice[1] = ek_relu(tape, t);
+    ck_made(twice[1]);
+    ck_refused(ek_sgd_tensors(twice, 2, 1, NULL), EK_ERR_STATE, "sgd: expected leaves, but tensor 1 (2,) belongs to a tape");
+    ck_assert_int_eq(ek_clip_grad_norm_tensors(twice, 2, 1, NULL), EK_ERR_STATE);
+    ck_error(EK_ERR_STATE, "clip_grad_norm: expected leaves, but tensor 1 (2,) belongs to a tape");
+    ek_tape_free(tape);
+    ck_assert_int_eq(atomic_load(&t->owners), 1);
+
+    ek_optimizer *opt = ek_sgd_tensors(&t, 1, 1, NULL);
+    ek_group_opts o = {.lr = -1};
+    ek_tensor *other = leaf(EK_F32, 2, 2);
+    ck_assert_int_eq(ek_optimizer_add_group(opt, &other, 1, &o), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "sgd: expected a finite lr of at least 0, got -1");
+    ck_assert_int_eq(ek_optimizer_add_group(opt, NULL, 0, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "sgd: expected a group of at least one tensor, got none");
+    ck_assert_int_eq(ek_optimizer_add_group(NULL, &other, 1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_add_group: the optimizer is NULL");
+    ck_assert_int_eq(ek_optimizer_num_groups(opt), 1);
+    ek_optimizer_free(opt);
+    ek_tensor_free(t);
+    ek_tensor_free(other);
+    ek_tensor_free(frozen);
+}
+END_TEST
+
+START_TEST(test_call_errors)
+{
+    ek_tensor *t = leaf(EK_F32, 2, 1);
+    ek_optimizer *opt = ek_sgd_tensors(&t, 1, 1, NULL);
+    fill_gradient(t, 1);
+    ck_assert(isnan(ek_optimizer_lr(opt, 1)));
+    ck_error(EK_ERR_ARGUMENT, "optimizer_lr: expected a group of 0 … 0, got 1");
+    ck_assert(isnan(ek_optimizer_lr(NULL, 0)));
+    ck_error(EK_ERR_ARGUMENT, "optimizer_lr: the optimizer is NULL");
+    ck_assert_int_eq(ek_optimizer_set_group_lr(opt, -1, 1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_group_lr: expected a group of 0 … 0, got -1");
+    ck_assert_int_eq(ek_optimizer_set_group_lr(opt, 0, -1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_group_lr: expected a finite lr of at least 0, got -1");
+    ck_assert_int_eq(ek_optimizer_set_lr(opt, INFINITY), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_lr: expected a finite lr of at least 0, got inf");
+    ck_assert_int_eq(ek_optimizer_set_lr(NULL, 1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_lr: the optimizer is NULL");
+    ck_assert(ek_optimizer_lr(opt, 0) == 1);
+    ck_assert_int_eq(ek_optimizer_step(NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_step: the optimizer is NULL");
+    ek_optimizer_zero_grad(NULL);
+    ck_assert_int_eq(ek_clip_grad_norm(NULL, 1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: the optimizer is NULL");
+    ck_assert_int_eq(ek_clip_grad_norm(opt, -1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: expected max_norm of 0 or more, got -1");
+    ck_assert_int_eq(ek_clip_grad_norm_tensors(NULL, 1, 1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: expected a list of tensors, got NULL");
+    ck_assert_int_eq(ek_clip_grad_norm_tensors(&t, -1, 1, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: expected a list of tensors, got a negative length");
+    ck_assert_int_eq(ek_clip_grad_value(NULL, 1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_value: the optimizer is NULL");
+    ck_assert_int_eq(ek_clip_grad_value(opt, NAN), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_value: expected a limit of 0 or more, got nan");
+    ck_assert_int_eq(ek_clip_grad_value_tensors((ek_tensor *[]){NULL}, 1, 1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "clip_grad_value: tensor 0 is NULL");
+    ck_assert(ek_tensor_at(t->grad, 0) == 1);
+    ek_optimizer_free(opt);
+    ek_tensor_free(t);
+}
+END_TEST
+
+/* Before its first step an optimizer follows a conversion; afterwards it says what to do, and moves nothing. */
+START_TEST(test_converted_tensor)
+{
+    ek_tensor *t[2] = {leaf(EK_F32, 2, 1), leaf(EK_F32, 2, 2)};
+    ek_optimizer *opt = make_adam(t, 2);
+    ck_ok(ek_tensor_convert(t[1], EK_F64));
+    fill_gradient(t[0], 1);
+    fill_gradient(t[1], 1);
+    ck_ok(ek_optimizer_step(opt));
+    ck_ok(ek_tensor_convert(t[1], EK_F32));
+    fill_gradient(t[1], 1);
+    ek_tensor *before = ek_tensor_clone(t[0]);
+    ck_assert_int_eq(ek_optimizer_step(opt), EK_ERR_DTYPE);
+    ck_error(EK_ERR_DTYPE, "adam: tensor 1 of group 0 (2,) was trained as float64 and is float32 now: make a new "
+                           "optimizer after converting a module");
+    ck_assert(ek_tensor_equal(before, t[0]));
+    ck_assert_int_eq(ek_optimizer_num_steps(opt), 1);
+    ek_tensor_free(before);
+    ek_optimizer_free(opt);
+    ek_tensor_free(t[0]);
+    ek_tensor_free(t[1]);
+}
+END_TEST
+
+int main(void)
+{
+    return RUN_TESTS("optim", test_minimizes_through_backward, test_skips_tensors_without_gradient,
+                     test_state_is_made_when_needed, test_empty_tensor, test_no_allocation_after_the_first_step,
+                     test_out_of_memory_moves_nothing, test_tensors_may_be_freed_first,
+                     test_same_bits_for_any_number_of_threads, test_position_does_not_matter, test_groups,
+                     test_decay_switch, test_clip_norm, test_clip_norm_sums_in_double, test_clip_value,
+                     test_option_errors, test_tensor_errors, test_call_errors, test_converted_tensor);
+}

@@ -1,7 +1,7 @@
 /* Optimizers, gradient clipping and learning-rate schedules.
  *
- * The updates are those of torch.optim (PyTorch 1.13), names and defaults too.  Below, θ is a parameter, g its gradient,
- * λ weight_decay, t the number of updates this parameter has seen, this one included.  λθ is added to g first, where
+ * The updates, names and defaults are those of torch.optim (PyTorch 1.13).  Below, θ is a parameter, g its gradient, λ
+ * weight_decay, t the number of updates this parameter has seen, this one included.  λθ is added to g first, where
  * nothing else is said.
  */
 #ifndef EVENKEEL_OPTIM_H
@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-/* ---- optimizers --------------------------------------------------------------------------------------------------- */
+/* ---- optimizers ------------------------------------------------------------------------------------------------- */
 /* An optimizer updates tensors in groups, each with a learning rate and a weight decay of its own.  It holds on to its
  * tensors (they are reference-counted), so it and the module may be freed in either order.  A module or tensor given to
  * two optimizers is updated by both. */
@@ -82,7 +82,7 @@ EK_API void ek_optimizer_zero_grad(ek_optimizer *optimizer);
 /* Number of steps that succeeded. */
 EK_API int64_t ek_optimizer_num_steps(const ek_optimizer *optimizer);
 
-/* ---- parameter groups ----------------------------------------------------------------------------------------------- */
+/* ---- parameter groups ------------------------------------------------------------------------------------------- */
 typedef struct ek_group_opts {
     double lr, weight_decay; /* default: what the optimizer was made with */
 } ek_group_opts;
@@ -99,7 +99,7 @@ EK_API ek_status ek_optimizer_set_group_lr(ek_optimizer *optimizer, int group, d
 /* Sets the learning rate of every group. */
 EK_API ek_status ek_optimizer_set_lr(ek_optimizer *optimizer, double lr);
 
-/* ---- gradient clipping ------------------------------------------------------------------------------------------------ */
+/* ---- gradient clipping ------------------------------------------------------------------------------------------ */
 /* Scales all gradients by min(1, max_norm/(norm + 1e-6)), where norm = √Σ g² over all of them together, summed in
  * double; the norm before goes to *total_norm (may be NULL).  As torch.nn.utils.clip_grad_norm_: a norm that is not
  * finite is not caught but reaches every gradient.  max_norm = INFINITY only measures.  Tensors without a gradient do
@@ -110,7 +110,7 @@ EK_API ek_status ek_clip_grad_norm_tensors(ek_tensor *const *tensors, int n, dou
 EK_API ek_status ek_clip_grad_value(ek_optimizer *optimizer, double limit);
 EK_API ek_status ek_clip_grad_value_tensors(ek_tensor *const *tensors, int n, double limit);
 
-/* ---- learning-rate schedules -------------------------------------------------------------------------------------------- */
+/* ---- learning-rate schedules ------------------------------------------------------------------------------------ */
 typedef enum ek_schedule_kind {
     EK_SCHEDULE_CONSTANT,
     EK_SCHEDULE_STEP,

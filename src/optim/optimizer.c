@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- checks ------------------------------------------------------------------------------------------------------- */
+/* ---- checks ----------------------------------------------------------------------------------------------------- */
 
 ek_status ek_check_option(const char *who, const char *option, double value, double low, double high)
 {
@@ -45,7 +45,7 @@ static ek_status check_tensors(const ek_optimizer *optimizer, ek_tensor *const *
     return EK_OK;
 }
 
-/* ---- making and freeing --------------------------------------------------------------------------------------------- */
+/* ---- making and freeing ----------------------------------------------------------------------------------------- */
 
 ek_optimizer *ek_optimizer_new(const ek_optimizer_kind *kind, ek_group_opts defaults, bool decay_norms_and_biases)
 {
@@ -184,7 +184,7 @@ ek_optimizer *ek_optimizer_with_tensors(ek_optimizer *optimizer, ek_tensor *cons
     return optimizer;
 }
 
-/* ---- the step --------------------------------------------------------------------------------------------------------- */
+/* ---- the step --------------------------------------------------------------------------------------------------- */
 
 /* Makes the state a tensor's first update needs; later only checks that it still fits. */
 static ek_status prepare_slot(const ek_optimizer *optimizer, ek_slot *slot, int g, int i)
@@ -270,7 +270,7 @@ ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, c
     return NULL;
 }
 
-/* ---- groups and learning rates -------------------------------------------------------------------------------------- */
+/* ---- groups and learning rates ---------------------------------------------------------------------------------- */
 
 ek_group_opts ek_group_opts_default(const ek_optimizer *optimizer)
 {

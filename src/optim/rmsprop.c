@@ -2,7 +2,8 @@
 #ifdef REAL
 
 /* g = dL/dθ + λθ;  v ← α·v + (1 − α)·g²;  centered: a ← α·a + (1 − α)·g, s = v − a², else s = v;  d = g/(√s + eps);
- * with momentum b ← μ·b + d and θ ← θ − lr·b, else θ ← θ − lr·d.  parameter, gradient, v, b, a: elements begin … end−1. */
+ * with momentum b ← μ·b + d and θ ← θ − lr·b, else θ ← θ − lr·d.
+ * parameter, gradient, v, b, a: elements begin … end−1. */
 EK_KERNEL static void FN(rmsprop_update)(const ek_update *u, int64_t begin, int64_t end)
 {
     const ek_rmsprop_opts *o = &u->optimizer->opts.rmsprop;

@@ -89,6 +89,7 @@ EK_API ek_tensor *ek_tensor_retain(ek_tensor *t);
 EK_API void ek_tensor_free(ek_tensor *t);
 
 /* ---- looking at tensors --------------------------------------------------------------------------------------- */
+/* Of a tensor that is NULL these say EK_F32, a scalar's shape, rank 0 and 0 elements, with EK_ERR_ARGUMENT. */
 EK_API ek_dtype ek_tensor_dtype(const ek_tensor *t);
 EK_API ek_shape ek_tensor_shape(const ek_tensor *t);
 EK_API int ek_tensor_ndim(const ek_tensor *t);

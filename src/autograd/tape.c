@@ -48,8 +48,11 @@ void *ek_tape_alloc(ek_tape *tape, size_t bytes)
     if (!chunk || chunk->capacity - chunk->used < bytes) {
         /* As much again as there is, so that a step needs few chunks; if that is refused, just what is asked. */
         size_t more = tape->taken > FIRST_CHUNK_BYTES ? tape->taken : FIRST_CHUNK_BYTES;
-        if (!add_chunk(tape, more > bytes ? more : bytes) && !add_chunk(tape, bytes))
-            return NULL;
+        if (!add_chunk(tape, more > bytes ? more : bytes)) {
+            if (!add_chunk(tape, bytes))
+                return NULL;
+            ek_clear_error();
+        }
         chunk = tape->chunks;
     }
     void *memory = (char *)(chunk + 1) + chunk->used;

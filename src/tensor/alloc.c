@@ -28,8 +28,8 @@ ek_status ek_set_allocator(const ek_allocator *allocator)
         return EK_OK;
     }
     if (!allocator->allocate || !allocator->release)
-        return ek_fail(EK_ERR_ARGUMENT, "set_allocator: both allocate and release are needed, got %s without %s",
-                       allocator->allocate ? "allocate" : "release", allocator->allocate ? "release" : "allocate");
+        return ek_fail(EK_ERR_ARGUMENT, "set_allocator: both allocate and release are needed, %s is NULL",
+                       allocator->allocate ? "release" : "allocate");
     current = *allocator;
     return EK_OK;
 }

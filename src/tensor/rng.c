@@ -114,8 +114,10 @@ void ek_fill_uniform(ek_tensor *t, double low, double high, ek_rng *rng)
 {
     for (int64_t i = 0; i < t->numel; i++) {
         double value = low + (high - low) * ek_rng_uniform(rng);
-        if (t->dtype == EK_F32 && (float)value >= (float)high && high > low)
-            value = nextafterf((float)high, (float)low); /* rounding to float must not reach the open end */
+        if (high > low && t->dtype == EK_F32 && (float)value >= (float)high)
+            value = nextafterf((float)high, (float)low); /* rounding must not reach the open end */
+        else if (high > low && value >= high)
+            value = nextafter(high, low);
         put(t, i, value);
     }
 }

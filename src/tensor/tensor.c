@@ -72,6 +72,13 @@ int ek_axis_resolve(int axis, int ndim)
     return axis >= 0 && axis < ndim ? axis : -1;
 }
 
+/* The tensor is NULL; if an op that failed made it so, its message stays in sight. */
+static void fail_null(const char *who)
+{
+    ek_fail(EK_ERR_ARGUMENT, "%s: the tensor is NULL%s%s", who, *ek_last_error() ? "; the last error was: " : "",
+            ek_last_error());
+}
+
 /* ---- storage ------------------------------------------------------------------------------------------------------ */
 
 static ek_tensor *tensor_over(ek_dtype dtype, ek_shape shape, int64_t numel, ek_storage *storage)
@@ -157,12 +164,13 @@ void ek_tensor_free(ek_tensor *t)
 
 /* ---- making tensors ------------------------------------------------------------------------------------------------ */
 
-static bool float_needed(const char *who, ek_dtype dtype)
+static bool draw_possible(const char *who, ek_dtype dtype, const ek_rng *rng)
 {
-    if (dtype != EK_I64)
-        return true;
-    ek_fail(EK_ERR_DTYPE, "%s: expected float32 or float64, got int64", who);
-    return false;
+    if (dtype == EK_I64)
+        ek_fail(EK_ERR_DTYPE, "%s: expected float32 or float64, got int64", who);
+    else if (!rng)
+        ek_fail(EK_ERR_ARGUMENT, "%s: the random generator is NULL; ek_rng_seed() makes one", who);
+    return dtype != EK_I64 && rng;
 }
 
 void ek_fill(ek_tensor *t, double value)
@@ -237,7 +245,7 @@ ek_tensor *ek_arange(ek_dtype dtype, double start, double stop, double step)
 
 ek_tensor *ek_uniform(ek_dtype dtype, ek_shape shape, double low, double high, ek_rng *rng)
 {
-    ek_tensor *t = float_needed("uniform", dtype) ? tensor_new("uniform", dtype, shape) : NULL;
+    ek_tensor *t = draw_possible("uniform", dtype, rng) ? tensor_new("uniform", dtype, shape) : NULL;
     if (t)
         ek_fill_uniform(t, low, high, rng);
     return t;
@@ -245,7 +253,7 @@ ek_tensor *ek_uniform(ek_dtype dtype, ek_shape shape, double low, double high, e
 
 ek_tensor *ek_normal(ek_dtype dtype, ek_shape shape, double mean, double std, ek_rng *rng)
 {
-    ek_tensor *t = float_needed("normal", dtype) ? tensor_new("normal", dtype, shape) : NULL;
+    ek_tensor *t = draw_possible("normal", dtype, rng) ? tensor_new("normal", dtype, shape) : NULL;
     if (t)
         ek_fill_normal(t, mean, std, rng);
     return t;
@@ -289,8 +297,10 @@ ek_tensor *ek_borrow(ek_dtype dtype, ek_shape shape, void *values, void (*releas
 
 ek_tensor *ek_tensor_clone(const ek_tensor *t)
 {
-    if (!t)
+    if (!t) {
+        fail_null("clone");
         return NULL;
+    }
     ek_tensor *copy = tensor_new("clone", t->dtype, t->shape);
     if (copy && t->numel)
         memcpy(copy->data, t->data, ek_tensor_bytes(t));
@@ -299,8 +309,10 @@ ek_tensor *ek_tensor_clone(const ek_tensor *t)
 
 ek_tensor *ek_tensor_cast(const ek_tensor *t, ek_dtype dtype)
 {
-    if (!t)
+    if (!t) {
+        fail_null("cast");
         return NULL;
+    }
     ek_tensor *copy = tensor_new("cast", dtype, t->shape);
     for (int64_t i = 0; copy && i < t->numel; i++) {
         if (t->dtype == EK_I64 && dtype == EK_I64) { /* not by way of double, which holds 53 bits */
@@ -352,21 +364,31 @@ void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy)
 
 ek_dtype ek_tensor_dtype(const ek_tensor *t)
 {
-    return t->dtype;
+    if (!t)
+        fail_null("tensor_dtype");
+    return t ? t->dtype : EK_F32;
 }
 
 ek_shape ek_tensor_shape(const ek_tensor *t)
 {
-    return t->shape;
+    if (!t)
+        fail_null("tensor_shape");
+    return t ? t->shape : EK_SCALAR;
 }
 
 int ek_tensor_ndim(const ek_tensor *t)
 {
-    return t->shape.ndim;
+    if (!t)
+        fail_null("tensor_ndim");
+    return t ? t->shape.ndim : 0;
 }
 
 int64_t ek_tensor_dim(const ek_tensor *t, int axis)
 {
+    if (!t) {
+        fail_null("tensor_dim");
+        return -1;
+    }
     int resolved = ek_axis_resolve(axis, t->shape.ndim);
     if (resolved < 0) {
         ek_fail(EK_ERR_ARGUMENT, "tensor_dim: axis %d is outside the rank of %s", axis, EK_TEXT(t->shape));
@@ -377,7 +399,9 @@ int64_t ek_tensor_dim(const ek_tensor *t, int axis)
 
 int64_t ek_tensor_numel(const ek_tensor *t)
 {
-    return t->numel;
+    if (!t)
+        fail_null("tensor_numel");
+    return t ? t->numel : 0;
 }
 
 void *ek_tensor_data(ek_tensor *t)
@@ -392,8 +416,10 @@ const void *ek_tensor_const_data(const ek_tensor *t)
 
 static void *typed_data(ek_tensor *t, ek_dtype dtype)
 {
-    if (!t)
+    if (!t) {
+        fail_null("data");
         return NULL;
+    }
     if (t->dtype != dtype) {
         ek_fail(EK_ERR_DTYPE, "data: asked for %s, the tensor %s is %s", ek_dtype_name(dtype), EK_TEXT(t->shape),
                 ek_dtype_name(t->dtype));
@@ -419,8 +445,10 @@ int64_t *ek_data_i64(ek_tensor *t)
 
 double ek_tensor_at(const ek_tensor *t, int64_t flat)
 {
-    if (!t)
+    if (!t) {
+        fail_null("tensor_at");
         return NAN;
+    }
     if (flat < 0 || flat >= t->numel) {
         ek_fail(EK_ERR_ARGUMENT, "tensor_at: expected an index of 0 … %lld, got %lld", (long long)t->numel - 1,
                 (long long)flat);
@@ -436,7 +464,11 @@ double ek_tensor_at(const ek_tensor *t, int64_t flat)
 
 double ek_item(const ek_tensor *t)
 {
-    if (t && t->numel != 1) {
+    if (!t) {
+        fail_null("item");
+        return NAN;
+    }
+    if (t->numel != 1) {
         ek_fail(EK_ERR_SHAPE, "item: expected one element, got %s", EK_TEXT(t->shape));
         return NAN;
     }
@@ -489,7 +521,8 @@ bool ek_tensor_all_close(const ek_tensor *a, const ek_tensor *b, double rtol, do
         if (isnan(x) || isnan(y)) {
             if (!isnan(x) || !isnan(y))
                 return false;
-        } else if (x != y && !(fabs(x - y) <= atol + rtol * fabs(y))) { /* x == y covers equal infinities */
+        } else if (x != y && (isinf(x) || isinf(y) || !(fabs(x - y) <= atol + rtol * fabs(y)))) {
+            /* an infinity is close to itself alone, though |y| = ∞ would allow anything */
             return false;
         }
     }

@@ -36,6 +36,30 @@ START_TEST(makers_fill_every_type)
 }
 END_TEST
 
+static void *refuse(size_t bytes, void *user)
+{
+    (void)bytes;
+    (void)user;
+    return NULL;
+}
+
+static void release_nothing(void *memory, void *user)
+{
+    (void)memory;
+    (void)user;
+}
+
+START_TEST(a_refusal_of_the_allocator_is_an_error)
+{
+    ck_ok(ek_set_allocator(&(ek_allocator){refuse, release_nothing, NULL}));
+    ck_assert_ptr_null(ek_zeros(EK_F32, EK_SHAPE((int64_t)1 << 60)));
+    ck_error(EK_ERR_MEMORY, "out of memory: the allocator refused 4611686018427387904 bytes");
+    ck_assert_ptr_null(ek_tape_new());
+    ck_assert_int_eq(ek_last_status(), EK_ERR_MEMORY);
+    ck_ok(ek_set_allocator(NULL));
+}
+END_TEST
+
 START_TEST(makers_refuse_bad_shapes)
 {
     const int64_t huge = (int64_t)1 << 40;
@@ -53,8 +77,6 @@ START_TEST(makers_refuse_bad_shapes)
     ck_error(EK_ERR_SHAPE, "zeros: expected a rank of 0 to 8, got -1");
     ck_assert_ptr_null(ek_zeros((ek_dtype)5, EK_SHAPE(2)));
     ck_error(EK_ERR_DTYPE, "zeros: expected EK_F32, EK_F64 or EK_I64, got dtype 5");
-    ck_assert_ptr_null(ek_zeros(EK_F32, EK_SHAPE((int64_t)1 << 60)));
-    ck_error(EK_ERR_MEMORY, "out of memory: the allocator refused 4611686018427387904 bytes");
     ek_tensor *empty = ek_zeros(EK_F32, EK_SHAPE(3, 0, 2));
     ck_made(empty);
     ck_assert_int_eq(ek_tensor_numel(empty), 0);
@@ -345,7 +367,8 @@ END_TEST
 
 int main(void)
 {
-    return RUN_TESTS("tensor", makers_fill_every_type, makers_refuse_bad_shapes, makers_refuse_bad_values,
+    return RUN_TESTS("tensor", makers_fill_every_type, a_refusal_of_the_allocator_is_an_error,
+                     makers_refuse_bad_shapes, makers_refuse_bad_values,
                      values_are_copied_in_and_out, a_null_tensor_is_an_error_that_names_its_cause,
                      borrowed_memory_is_released_once_by_the_last_owner, clones_and_casts_stand_alone, comparisons,
                      printing, shape_texts, leaves_say_what_may_require_a_gradient,

@@ -1,5 +1,5 @@
 /* The pieces of `normalize`: how its views walk memory (normalize_plan.c), how statistics are mixed
- * (normalize_switch.c), and the op with its kernels (op_normalize.c). */
+ * (normalize_switch.c), what stands between its passes (normalize_finish.c), and the op with its kernels (op_normalize.c). */
 #ifndef EK_NORMALIZE_H
 #define EK_NORMALIZE_H
 
@@ -159,5 +159,36 @@ void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *sa
 /* From dL/dM, dL/dV per plane (in g) to dL/dm, dL/dv (in place), and the gradients of both weight vectors. */
 void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
                         double *mean_logit_grad, double *var_logit_grad);
+
+/* ---- the op's attributes, and what stands between its passes over memory (normalize_finish.c) ------------------------- */
+typedef struct normalize_attributes {
+    norm_plan plan;
+    double eps;
+    bool center, switchable;
+    int n_weights; /* of each switch vector */
+    switch_saved mix; /* its options */
+    const ek_tensor *mean, *var, *running_mean, *running_var; /* read in forward only */
+    ek_normalize_stats *stats;
+} normalize_attributes;
+
+/* Room for what backward needs, as node->saved. */
+norm_saved *ek_norm_saved_make(ek_node *node);
+/* The input's statistics for whoever asked; saved->rstd still holds the sums of squares. */
+ek_status ek_norm_report(ek_node *node, const norm_saved *saved);
+/* SwitchableNorm's M and r; running: [2][C] means and variances, or NULL. */
+ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
+                      const double *running);
+
+/* Small tables of the backward pass, zeroed. */
+typedef struct norm_work {
+    norm_grads g;
+    double *d_gamma, *d_beta; /* NULL when neither is wanted */
+    double *switch_scratch;
+    double d_mean_logits[3], d_var_logits[3];
+} norm_work;
+
+ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted);
+/* s1, s2 to dM = −r·s1, dV = −½·r²·s2, to dm, dv, to what each element gets: dm/K and 2·dv/K. */
+void ek_norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work);
 
 #endif

@@ -365,7 +365,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
 {
     const normalize_attributes *attr = node->attributes;
     const norm_plan *plan = &attr->plan;
-    norm_saved *saved = norm_saved_make(node);
+    norm_saved *saved = ek_norm_saved_make(node);
     if (!saved)
         return EK_ERR_MEMORY;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
@@ -373,7 +373,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
     if (plan->numel == 0)
         return EK_OK;
     if (attr->mean) { /* the input's own statistics are looked at only to report them */
-        if (attr->stats && (FN(input_moments)(node, &t, saved) != EK_OK || norm_report(node, saved) != EK_OK))
+        if (attr->stats && (FN(input_moments)(node, &t, saved) != EK_OK || ek_norm_report(node, saved) != EK_OK))
             return EK_ERR_MEMORY;
         FN(to_double)(attr->mean, plan->groups, saved->center);
         FN(to_double)(attr->var, plan->groups, saved->rstd);
@@ -393,10 +393,10 @@ static ek_status FN(normalize_forward)(ek_node *node)
                 FN(to_double)(attr->running_mean, plan->stats.group, running);
                 FN(to_double)(attr->running_var, plan->stats.group, running + plan->stats.group);
             }
-            if (norm_mix(node, saved, logits[0], logits[1], running) != EK_OK)
+            if (ek_norm_mix(node, saved, logits[0], logits[1], running) != EK_OK)
                 return EK_ERR_MEMORY;
         } else {
-            if (norm_report(node, saved) != EK_OK)
+            if (ek_norm_report(node, saved) != EK_OK)
                 return EK_ERR_MEMORY;
             for (int64_t g = 0; g < plan->groups; g++)
                 saved->rstd[g] = norm_rstd(saved->rstd[g] / (double)plan->per_group, attr->eps);
@@ -532,7 +532,7 @@ static ek_status FN(normalize_backward)(ek_node *node)
     void *d_weight = ek_node_grad_in(node, 1), *d_bias = ek_node_grad_in(node, 2);
     void *d_mean_weight = ek_node_grad_in(node, 3), *d_var_weight = ek_node_grad_in(node, 4);
     norm_work work;
-    if (norm_work_make(node, &work, d_weight || d_bias) != EK_OK)
+    if (ek_norm_work_make(node, &work, d_weight || d_bias) != EK_OK)
         return EK_ERR_MEMORY;
     const bool own_statistics = !attr->mean;
     if (plan->numel > 0) {
@@ -540,7 +540,7 @@ static ek_status FN(normalize_backward)(ek_node *node)
             FN(gradient_sums)(node, &t, &work.g, work.d_gamma, work.d_beta) != EK_OK)
             return EK_ERR_MEMORY;
         if (own_statistics) {
-            norm_finish_backward(attr, saved, &work);
+            ek_norm_finish_backward(attr, saved, &work);
             t.dm = work.g.s1;
             t.dv = work.g.s2;
         }
@@ -568,134 +568,9 @@ static inline double fold(double *lane)
     return lane[0];
 }
 
-typedef struct normalize_attributes {
-    norm_plan plan;
-    double eps;
-    bool center, switchable;
-    int n_weights; /* of each switch vector */
-    switch_saved mix; /* its options */
-    const ek_tensor *mean, *var, *running_mean, *running_var; /* read in forward only */
-    ek_normalize_stats *stats;
-} normalize_attributes;
-
-/* ---- what stands between the passes over memory -------------------------------------------------------------------------- */
-
 static const void *norm_data(const ek_node *node, int i)
 {
     return node->in[i] ? node->in[i]->data : NULL;
-}
-
-/* Room for what backward needs, in one piece. */
-static norm_saved *norm_saved_make(ek_node *node)
-{
-    const normalize_attributes *attr = node->attributes;
-    const int64_t groups = attr->plan.groups;
-    int64_t numbers = groups * (attr->switchable ? 3 : 2); /* a mixed M is not the input's mean m */
-    if (attr->switchable)
-        numbers += ek_switch_table_size(attr->mix.n, attr->mix.c);
-    size_t header = sizeof(norm_saved) + sizeof(switch_saved);
-    norm_saved *saved = ek_node_save(node, header + (size_t)numbers * sizeof(double));
-    if (!saved)
-        return NULL;
-    double *tables = (double *)((char *)saved + header);
-    *saved = (norm_saved){.mean = tables, .rstd = tables + groups, .center = attr->switchable ? tables + 2 * groups : tables};
-    if (attr->switchable) {
-        saved->mixed = (switch_saved *)(saved + 1);
-        *saved->mixed = attr->mix;
-    }
-    return saved;
-}
-
-/* Room for a report of n pairs on the tape; NULL when nobody asked, or with *status set. */
-static double *report_room(ek_node *node, int64_t n, ek_status *status)
-{
-    const normalize_attributes *attr = node->attributes;
-    *status = EK_OK;
-    if (!attr->stats)
-        return NULL;
-    double *room = ek_tape_alloc(node->tape, (size_t)(2 * n) * sizeof *room);
-    if (!room) {
-        *status = EK_ERR_MEMORY;
-        return NULL;
-    }
-    *attr->stats = (ek_normalize_stats){.mean = room, .var = room + n, .groups = n,
-                                        .count = attr->plan.numel / (n ? n : 1)};
-    return room;
-}
-
-/* The input's statistics for whoever asked; saved->rstd still holds sums of squares. */
-static ek_status norm_report(ek_node *node, const norm_saved *saved)
-{
-    const norm_plan *plan = &((const normalize_attributes *)node->attributes)->plan;
-    ek_status status;
-    double *room = report_room(node, plan->groups, &status);
-    for (int64_t g = 0; room && g < plan->groups; g++) {
-        room[g] = saved->mean[g];
-        room[plan->groups + g] = saved->rstd[g] / (double)plan->per_group;
-    }
-    return status;
-}
-
-static ek_status norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
-                          const double *running)
-{
-    const normalize_attributes *attr = node->attributes;
-    const int64_t channels = attr->mix.c;
-    double *tables = (double *)((char *)saved + sizeof(norm_saved) + sizeof(switch_saved)) + 3 * attr->plan.groups;
-    ek_status status;
-    double *batch = report_room(node, channels, &status);
-    if (status != EK_OK)
-        return status;
-    ek_switch_forward(saved->mixed, tables, saved, attr->eps, mean_logits, var_logits, running,
-                      running ? running + channels : NULL, batch, batch ? batch + channels : NULL);
-    return EK_OK;
-}
-
-/* Small tables of the backward pass, zeroed. */
-typedef struct norm_work {
-    norm_grads g;
-    double *d_gamma, *d_beta; /* NULL when neither is wanted */
-    double *switch_scratch;
-    double d_mean_logits[3], d_var_logits[3];
-} norm_work;
-
-static ek_status norm_work_make(ek_node *node, norm_work *work, bool affine_wanted)
-{
-    const normalize_attributes *attr = node->attributes;
-    const int64_t groups = attr->plan.groups, affine = affine_wanted ? attr->plan.affine_groups : 0;
-    const int64_t mixing = attr->switchable ? 2 * (attr->mix.n + attr->mix.c) : 0;
-    const size_t bytes = (size_t)(2 * groups + 2 * affine + mixing) * sizeof(double);
-    double *tables = ek_node_scratch(node, bytes);
-    if (!tables)
-        return EK_ERR_MEMORY;
-    memset(tables, 0, bytes);
-    *work = (norm_work){.g = {tables, tables + groups}};
-    if (affine_wanted) {
-        work->d_gamma = tables + 2 * groups;
-        work->d_beta = work->d_gamma + affine;
-    }
-    work->switch_scratch = tables + 2 * groups + 2 * affine;
-    return EK_OK;
-}
-
-/* s1, s2 to dM = −r·s1, dV = −½·r²·s2, to dm, dv, to what each element gets: dm/K and 2·dv/K. */
-static void norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work)
-{
-    const norm_plan *plan = &attr->plan;
-    norm_grads *g = &work->g;
-    for (int64_t i = 0; i < plan->groups; i++) {
-        double rstd = saved->rstd[i];
-        g->s1[i] = attr->center ? -rstd * g->s1[i] : 0;
-        g->s2[i] = -0.5 * rstd * rstd * g->s2[i];
-    }
-    if (attr->switchable)
-        ek_switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
-    const double k = (double)plan->per_group;
-    const double spread = attr->switchable && attr->mix.unbiased && k > 1 ? k - 1 : k;
-    for (int64_t i = 0; i < plan->groups; i++) {
-        g->s1[i] /= k;
-        g->s2[i] *= 2 / spread;
-    }
 }
 
 #define OP_FILE "op_normalize.c"

@@ -180,7 +180,8 @@ EK_API ek_cross_entropy_opts ek_cross_entropy_opts_default(void);
  * A target outside 0 … C−1 that is not ignore_index is EK_ERR_ARGUMENT.  Mean over no target is NaN, as in PyTorch. */
 EK_API ek_tensor *ek_cross_entropy(ek_tape *tape, ek_tensor *logits, ek_tensor *target,
                                    const ek_cross_entropy_opts *opts);
-/* How many rows of (N, C) logits have their largest value at the target; −1 on failure.  Not an op. */
+/* How many rows of (N, C) logits have their largest value (the first of equals; NaN is largest) at the target; −1 on
+ * failure, which a target outside 0 … C−1 is.  Not an op. */
 EK_API int64_t ek_count_correct(const ek_tensor *logits, const ek_tensor *target);
 
 /* Elementwise losses of x against a target of the same shape, both differentiable. */

@@ -147,6 +147,9 @@ ek_status ek_broadcast_grad_f64(ek_node *node, int i, double sign);
     const ek_op *const ek_op_##NAME = &binary_##NAME.op;
 
 /* ---- sums over axes (reduce.c) ------------------------------------------------------------------------------------- */
+/* Σ x[i], in double, in an order that depends on n alone. */
+double ek_sum_run_f32(int64_t n, const float *x);
+double ek_sum_run_f64(int64_t n, const double *x);
 /* dst = (Σ src)/divisor over the axes of `shape` whose bits are set; what remains keeps its order.  Summed in double.
  * The same bits for any number of threads.  Takes scratch memory of the node: EK_ERR_MEMORY. */
 ek_status ek_reduce_sum_f32(ek_node *node, const float *src, ek_shape shape, unsigned axes, double divisor, float *dst);

@@ -3,7 +3,7 @@
 #ifdef REAL
 
 /* x: [n].  Lanes keep the additions independent of each other, so they vectorize; a fixed tree folds them. */
-EK_KERNEL static double FN(sum_run)(int64_t n, const REAL *x)
+EK_KERNEL double FN(ek_sum_run)(int64_t n, const REAL *x)
 {
     double lane[LANES] = {0};
     int64_t i = 0;
@@ -69,8 +69,8 @@ static double FN(sum_segments)(const FN(sum_arguments) *g, int64_t output, int64
     double sum = 0;
     for (int64_t i = begin; i < end; i++) {
         int64_t from = i % plan->cuts * plan->width, left = plan->run - from;
-        sum += FN(sum_run)(left < plan->width ? left : plan->width,
-                           FN(row_start)(g, output, i / plan->cuts) + from);
+        sum += FN(ek_sum_run)(left < plan->width ? left : plan->width,
+                              FN(row_start)(g, output, i / plan->cuts) + from);
     }
     return sum;
 }

@@ -1,0 +1,185 @@
+/* The driver of ops that work on lines along one axis, and the sums over lines that they and cross-entropy need. */
+#ifdef REAL
+
+/* One contiguous line: lanes keep the comparisons and additions independent; a fixed tree folds them. */
+static inline REAL FN(line_max)(int64_t n, const REAL *x)
+{
+    REAL lane[EK_TILE];
+    for (int j = 0; j < EK_TILE; j++)
+        lane[j] = -INFINITY;
+    int64_t k = 0;
+    for (; k + EK_TILE <= n; k += EK_TILE)
+        for (int j = 0; j < EK_TILE; j++)
+            lane[j] = x[k + j] > lane[j] ? x[k + j] : lane[j];
+    for (; k < n; k++)
+        lane[0] = x[k] > lane[0] ? x[k] : lane[0];
+    for (int half = EK_TILE / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] = lane[j] > lane[j + half] ? lane[j] : lane[j + half];
+    return lane[0];
+}
+
+static inline double FN(fold)(double *lane)
+{
+    for (int half = EK_TILE / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] += lane[j + half];
+    return lane[0];
+}
+
+static inline double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL max)
+{
+    double lane[EK_TILE] = {0};
+    for (int64_t k = 0; k < n; k++) {
+        const REAL e = MATH(exp)(x[k] - max);
+        lane[k % EK_TILE] += e;
+        if (y)
+            y[k] = e;
+    }
+    return FN(fold)(lane);
+}
+
+EK_KERNEL void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
+{
+    if (inner == 1) {
+        max[0] = FN(line_max)(n, x);
+        sum[0] = FN(line_exp_sum)(n, x, y, max[0]);
+    } else {
+        for (int j = 0; j < width; j++) {
+            max[j] = -INFINITY;
+            sum[j] = 0;
+        }
+        for (int64_t k = 0; k < n; k++)
+            for (int j = 0; j < width; j++)
+                max[j] = x[k * inner + j] > max[j] ? x[k * inner + j] : max[j];
+        for (int64_t k = 0; k < n; k++)
+            for (int j = 0; j < width; j++) {
+                const REAL e = MATH(exp)(x[k * inner + j] - max[j]);
+                sum[j] += e;
+                if (y)
+                    y[k * inner + j] = e;
+            }
+    }
+    if (!y)
+        return;
+    REAL inverse[EK_TILE];
+    for (int j = 0; j < width; j++)
+        inverse[j] = (REAL)(1 / sum[j]);
+    for (int64_t k = 0; k < n; k++)
+        for (int j = 0; j < width; j++)
+            y[k * inner + j] *= inverse[j];
+}
+
+EK_KERNEL void FN(ek_dot_tile)(int64_t n, int64_t inner, int width, const REAL *a, const REAL *b, double *sum)
+{
+    if (inner == 1) {
+        double lane[EK_TILE] = {0};
+        int64_t k = 0;
+        for (; k + EK_TILE <= n; k += EK_TILE)
+            for (int j = 0; j < EK_TILE; j++)
+                lane[j] += b ? (double)a[k + j] * b[k + j] : a[k + j];
+        for (int j = 0; k < n; j++, k++)
+            lane[j] += b ? (double)a[k] * b[k] : a[k];
+        sum[0] = FN(fold)(lane);
+        return;
+    }
+    for (int j = 0; j < width; j++)
+        sum[j] = 0;
+    for (int64_t k = 0; k < n; k++)
+        for (int j = 0; j < width; j++)
+            sum[j] += b ? (double)a[k * inner + j] * b[k * inner + j] : a[k * inner + j];
+}
+
+typedef struct {
+    const ek_line_op *op;
+    ek_lines lines;
+    const REAL *x, *y, *dy;
+    REAL *out; /* y of the forward, dx of the backward */
+} FN(line_arguments);
+
+static void FN(forward_tiles)(void *context, int64_t begin, int64_t end)
+{
+    const FN(line_arguments) *a = context;
+    for (int64_t t = begin; t < end; t++) {
+        ek_tile tile = ek_tile_at(&a->lines, t);
+        a->op->FN(forward)(a->lines.n, a->lines.inner, tile.width, a->x + tile.begin, a->out + tile.begin);
+    }
+}
+
+static void FN(backward_tiles)(void *context, int64_t begin, int64_t end)
+{
+    const FN(line_arguments) *a = context;
+    for (int64_t t = begin; t < end; t++) {
+        ek_tile tile = ek_tile_at(&a->lines, t);
+        a->op->FN(backward)(a->lines.n, a->lines.inner, tile.width, a->y + tile.begin, a->dy + tile.begin,
+                            a->out + tile.begin);
+    }
+}
+
+ek_status FN(ek_lines_forward)(ek_node *node)
+{
+    FN(line_arguments) a = {.op = (const ek_line_op *)node->op, .lines = lines_of_node(node),
+                            .x = node->in[0]->data, .out = node->out->data};
+    ek_parallel_for(a.lines.tiles, a.lines.grain, FN(forward_tiles), &a);
+    return EK_OK;
+}
+
+ek_status FN(ek_lines_backward)(ek_node *node)
+{
+    FN(line_arguments) a = {.op = (const ek_line_op *)node->op, .lines = lines_of_node(node),
+                            .y = node->out->data, .dy = ek_node_grad_out(node), .out = ek_node_grad_in(node, 0)};
+    if (a.out)
+        ek_parallel_for(a.lines.tiles, a.lines.grain, FN(backward_tiles), &a);
+    return EK_OK;
+}
+
+#else
+#include "softmax.h"
+
+/* The attribute is the axis.  A scalar counts as one line of one element. */
+static ek_lines lines_of_node(const ek_node *node)
+{
+    ek_shape shape = node->out->shape;
+    return ek_lines_of(shape, ek_axis_resolve(*(const int *)node->attributes, shape.ndim ? shape.ndim : 1));
+}
+
+#define OP_FILE "softmax.c"
+#include "foreach_real.h"
+
+ek_lines ek_lines_of(ek_shape shape, int axis)
+{
+    ek_lines lines = {.outer = 1, .n = shape.ndim ? shape.dim[axis] : 1, .inner = 1};
+    for (int i = 0; i < axis; i++)
+        lines.outer *= shape.dim[i];
+    for (int i = axis + 1; i < shape.ndim; i++)
+        lines.inner *= shape.dim[i];
+    lines.tiles_per_outer = (lines.inner + EK_TILE - 1) / EK_TILE;
+    lines.tiles = lines.outer * lines.tiles_per_outer;
+    int64_t tile_elements = lines.n * (lines.inner < EK_TILE ? lines.inner : EK_TILE);
+    lines.grain = EK_GRAIN / (tile_elements > 0 ? tile_elements : 1);
+    if (lines.grain < 1)
+        lines.grain = 1;
+    return lines;
+}
+
+ek_tile ek_tile_at(const ek_lines *lines, int64_t index)
+{
+    int64_t o = index / lines->tiles_per_outer, i = index % lines->tiles_per_outer * EK_TILE;
+    int64_t width = lines->inner - i < EK_TILE ? lines->inner - i : EK_TILE;
+    return (ek_tile){.begin = o * lines->n * lines->inner + i, .line = o * lines->inner + i, .width = (int)width};
+}
+
+ek_status ek_infer_lines(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
+{
+    int axis = *(const int *)node->attributes;
+    if (ek_axis_resolve(axis, shape->ndim ? shape->ndim : 1) < 0)
+        return ek_fail(EK_ERR_ARGUMENT, "%s: expected an axis of %s, got %d; negative axes count from the end",
+                       node->op->name, EK_TEXT(*shape), axis);
+    return ek_infer_same(node, dtype, shape);
+}
+
+ek_tensor *ek_apply_lines(ek_tape *tape, const ek_op *op, ek_tensor *x, int axis)
+{
+    return ek_apply(tape, op, 1, &x, &axis, sizeof axis);
+}
+#endif

@@ -3,6 +3,8 @@
 
 #include "module.h"
 
+#include <pthread.h>
+
 
 /* y = scale·x, with one random parameter so that initialisation has something to do. */
 static ek_tensor *scale_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
@@ -65,12 +67,13 @@ START_TEST(sequential_owns_its_arguments_when_it_fails)
 
     ek_clear_error();
     ck_assert_ptr_null(ek_sequential(scale(1), NULL));
-    ck_error(EK_ERR_ARGUMENT, "sequential: module 1 of 0 … 1 is NULL: no error is known");
+    ck_error(EK_ERR_ARGUMENT, "sequential: the module at index 1 of 2 is NULL");
     ck_assert_int_eq(destroyed, 3);
 
     ek_fail(EK_ERR_SHAPE, "why(3): the cause");
     ck_assert_ptr_null(ek_sequential(scale(1), ek_sequential(NULL, scale(2)), scale(3)));
-    ck_error(EK_ERR_SHAPE, "sequential: module 1 of 0 … 2 is NULL: sequential: module 0 of 0 … 1 is NULL: why(3): the ca");
+    ck_error(EK_ERR_SHAPE, "sequential: the module at index 1 of 3 is NULL; the last error was: sequential: the module at "
+                           "index 0 of 2 is NULL; the last error was: why(3): the cause");
     ck_assert_int_eq(destroyed, 6);
 
     ck_assert_ptr_null(ek_sequential_from(-1, NULL));
@@ -118,8 +121,9 @@ START_TEST(add_child_fails_without_harm)
     ck_assert_int_eq(ek_module_add_child(child, "cycle", net), EK_ERR_ARGUMENT);
     ck_error(EK_ERR_ARGUMENT, "scale(1) cannot be a child of a module below it");
     ek_fail(EK_ERR_SHAPE, "the cause");
-    ck_assert_int_eq(ek_module_add_child(net, "n", NULL), EK_ERR_ARGUMENT);
-    ck_error(EK_ERR_ARGUMENT, "the child is NULL; the last error was: the cause");
+    ck_assert_int_eq(ek_module_add_child(net, "n", NULL), EK_ERR_SHAPE);
+    ck_error(EK_ERR_SHAPE, "module_add_child: the child is NULL; the last error was: the cause");
+    ek_clear_error();
     ck_assert_int_eq(ek_module_add_child(NULL, "n", scale(4)), EK_ERR_ARGUMENT);
     ck_error(EK_ERR_ARGUMENT, "the module is NULL");
     ck_assert_int_eq(destroyed, 6);
@@ -151,6 +155,7 @@ START_TEST(definitions_and_slots_are_checked)
     ck_error(EK_ERR_ARGUMENT, "v: expected a finite scale of 0 or more, got -1");
     ck_assert_ptr_null(ek_module_add_parameter(m, "v", EK_SHAPE(1), (ek_init){(ek_init_kind)9, 1}, true));
     ck_error(EK_ERR_ARGUMENT, "v: there is no ek_init_kind 9");
+    ek_clear_error();
     ck_assert_ptr_null(ek_module_add_buffer(NULL, "v", EK_F32, EK_SHAPE(1), 0));
     ck_error(EK_ERR_ARGUMENT, "module_add_buffer: the module is NULL");
     ek_module_free(m);
@@ -308,7 +313,7 @@ START_TEST(errors_say_where)
     ck_assert_str_eq(ek_last_error(), "my own words");
     ek_tape_reset(tape);
     ck_assert_ptr_null(ek_forward(lone, tape, NULL));
-    ck_error(EK_ERR_ARGUMENT, "forward: failing(0): the input is NULL");
+    ck_error(EK_ERR_ARGUMENT, "failing(0): the input is NULL");
     ek_tape_reset(tape);
     ck_assert_ptr_null(ek_forward(NULL, tape, x));
     ck_error(EK_ERR_ARGUMENT, "forward: the module is NULL");
@@ -345,9 +350,9 @@ static ek_module *counter(void)
 {
     static const ek_module_def def = {"counter", counter_forward, NULL, 0};
     ek_module *module = ek_module_new(&def, NULL);
-    ck_made(ek_module_add_buffer(module, "good", EK_I64, EK_SCALAR, 0));
-    ck_made(ek_module_add_buffer(module, "bad", EK_I64, EK_SCALAR, 0));
-    return module;
+    bool complete = ek_module_add_buffer(module, "good", EK_I64, EK_SCALAR, 0) &&
+                    ek_module_add_buffer(module, "bad", EK_I64, EK_SCALAR, 0);
+    return ek_module_complete(module, complete);
 }
 
 START_TEST(statistics_move_with_a_forward_that_succeeded)
@@ -456,6 +461,203 @@ START_TEST(observers_see_outputs_and_gradients)
 }
 END_TEST
 
+/* ---- summary ----------------------------------------------------------------------------------------------------------- */
+
+static void running_note(const ek_module *module, char *text)
+{
+    (void)module;
+    snprintf(text, EK_NOTE_BYTES, "running ← 0.9·running + 0.1·batch");
+}
+
+/* A file in memory, read back as text. */
+static void summarise(ek_module *net, ek_tensor *x, char *text, size_t bytes)
+{
+    FILE *file = tmpfile();
+    ck_made(file);
+    ck_ok(ek_module_summary(net, x, file));
+    rewind(file);
+    text[fread(text, 1, bytes - 1, file)] = '\0';
+    fclose(file);
+}
+
+START_TEST(summary_is_a_table)
+{
+    ek_module *norm = counter(), *unused = scale(9);
+    norm->note = running_note;
+    norm->centers_axis = 1;
+    ek_module *net = ek_sequential(scale(2), norm, ek_sequential(scale(3), ek_flatten_layer(), ek_relu_layer()));
+    ek_module_child(net, 0)->bias_axis = -1;
+    ck_ok(ek_module_add_child(norm, "extra", unused));
+    ck_ok(ek_tensor_set_requires_grad(ek_module_parameter(net, "2.0.w"), false));
+    ek_module_eval(ek_module_child(net, 2));
+    char calls[400] = "", text[2000];
+    ck_ok(ek_module_observe(net, note, calls));
+    ek_tensor *x = ek_ones(EK_F32, EK_SHAPE(5, 4));
+    summarise(net, x, text, sizeof text);
+    ck_assert_str_eq(text, "name     layer       output      parameters\n"
+                           "-        sequential  (5, 4)               0\n"
+                           "0        scale(2)    (5, 4)               3\n"
+                           "1        counter     (5, 4)               0\n"
+                           "1.extra  scale(9)    not used             3\n"
+                           "2        sequential  (5, 4)               0\n"
+                           "2.0      scale(3)    (5, 4)               3\n"
+                           "2.1      flatten     (5, 4)               0\n"
+                           "2.2      relu        (5, 4)               0\n"
+                           "9 parameters, 36 bytes (6 trained); 2 values in buffers, 16 bytes\n"
+                           "1: running ← 0.9·running + 0.1·batch\n"
+                           "bias of 0 is cancelled by counter 1: set opts.bias = false\n");
+    /* Nothing was changed and nobody called. */
+    ck_assert_str_eq(calls, "");
+    ck_assert(ek_module_is_training(net) && !ek_module_is_training(ek_module_child(net, 2)));
+    ck_assert(ek_item(ek_module_buffer(net, "1.good")) == 0);
+    /* A bias along another axis is not lost. */
+    ek_tensor *deep = ek_ones(EK_F32, EK_SHAPE(2, 3, 4));
+    summarise(net, deep, text, sizeof text);
+    ck_assert_ptr_null(strstr(text, "cancelled"));
+    ck_ok(ek_module_add_child(net, "3", failing(0)));
+    ck_assert_int_eq(ek_module_summary(net, x, stdout), EK_ERR_SHAPE);
+    ck_error(EK_ERR_SHAPE, "my own words [in layer \"3\": failing(0)]");
+    ck_assert(ek_module_is_training(net) && !ek_module_is_training(ek_module_child(net, 2)));
+    ck_assert_int_eq(ek_module_summary(net, NULL, stdout), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "module_summary: the example is NULL");
+    ek_tensor_free(x);
+    ek_tensor_free(deep);
+    ek_module_free(net);
+}
+END_TEST
+
+/* ---- threads, depth, memory ------------------------------------------------------------------------------------------------ */
+
+typedef struct serving {
+    ek_module *net;
+    ek_tensor *x, *expected;
+    bool same;
+} serving;
+
+static void *serve(void *context)
+{
+    serving *s = context;
+    ek_tape *tape = ek_tape_new();
+    s->same = tape && ek_tape_set_recording(tape, false) == EK_OK;
+    for (int i = 0; s->same && i < 200; i++) {
+        s->same = ek_tensor_equal(ek_forward(s->net, tape, s->x), s->expected);
+        ek_tape_reset(tape);
+    }
+    ek_tape_free(tape);
+    return NULL;
+}
+
+START_TEST(two_threads_serve_one_net)
+{
+    ek_module *net = ek_sequential(scale(2), ek_relu_layer(), ek_sequential(scale(3)));
+    ck_ok(ek_module_init(net, 1));
+    ek_module_eval(net);
+    ek_tensor *x = leaf(), *expected = ek_from_array(EK_F32, EK_SHAPE(2), (float[]){6, 12});
+    serving work[2] = {{net, x, expected, false}, {net, x, expected, false}};
+    pthread_t thread[2];
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&thread[i], NULL, serve, &work[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(thread[i], NULL);
+        ck_assert(work[i].same);
+    }
+    ek_tensor_free(x);
+    ek_tensor_free(expected);
+    ek_module_free(net);
+}
+END_TEST
+
+START_TEST(deep_trees)
+{
+    ek_module *net = ek_sequential(scale(1));
+    for (int i = 0; i < 3000; i++) {
+        net = ek_sequential(net);
+        ck_made(net);
+    }
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *x = leaf();
+    ck_assert_ptr_null(ek_forward(net, tape, x)); /* refused, not overflowing the stack */
+    ck_error(EK_ERR_STATE, "modules call each other more than 1000 deep");
+    ek_tape_free(tape);
+    ek_tensor_free(x);
+    ek_module_free(net);
+    ck_assert_int_eq(destroyed, 1);
+}
+END_TEST
+
+typedef struct budget {
+    int64_t left, alive;
+} budget;
+
+static void *allocate_within(size_t bytes, void *user)
+{
+    budget *b = user;
+    if (b->left-- <= 0)
+        return NULL;
+    b->alive++;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void release_within(void *memory, void *user)
+{
+    ((budget *)user)->alive--;
+    free(memory);
+}
+
+static ek_status use_a_net(void)
+{
+    ek_module *norm = counter();
+    ek_module *net = ek_sequential(ek_relu_layer(), ek_sequential(ek_flatten_layer(), ek_tanh_layer()), norm);
+    ek_module *late = net ? ek_leaky_relu_layer(0.1) : NULL;
+    ek_status status = !net ? ek_last_status() : ek_module_add_child(net, "3", late);
+    if (status == EK_OK && !ek_module_add_parameter(net, "w", EK_SHAPE(3), (ek_init){EK_INIT_NORMAL, 1}, true))
+        status = ek_last_status();
+    ek_tensor *x = status == EK_OK ? ek_ones(EK_F32, EK_SHAPE(2, 3)) : NULL;
+    ek_tape *tape = x ? ek_tape_new() : NULL;
+    char calls[1000] = "";
+    if (status == EK_OK && !tape)
+        status = ek_last_status();
+    if (status == EK_OK) {
+        ek_tensor_set_requires_grad(x, true);
+        ek_module_observe(net, note, calls);
+        ek_tensor *loss = ek_mean(tape, ek_forward(net, tape, x), EK_ALL_AXES, false);
+        status = ek_backward(tape, loss);
+    }
+    if (status == EK_OK)
+        status = ek_module_to(net, EK_F64);
+    if (status == EK_OK)
+        status = ek_module_init(net, 3);
+    if (status == EK_OK)
+        status = ek_module_to(net, EK_F32);
+    FILE *nowhere = fopen("/dev/null", "w");
+    if (status == EK_OK)
+        status = ek_module_summary(net, x, nowhere);
+    fclose(nowhere);
+    ek_tape_free(tape);
+    ek_tensor_free(x);
+    ek_module_free(net);
+    return status;
+}
+
+START_TEST(memory_may_run_out_anywhere)
+{
+    budget b = {0, 0};
+    ck_ok(ek_set_allocator(&(ek_allocator){allocate_within, release_within, &b}));
+    ek_status status = EK_ERR_MEMORY;
+    int64_t needed = 0;
+    for (; status != EK_OK; needed++) {
+        b = (budget){needed, 0};
+        status = use_a_net();
+        ck_assert_msg(status == EK_OK || status == EK_ERR_MEMORY, "after %lld allocations: %s %s", (long long)needed,
+                      ek_status_name(status), ek_last_error());
+        ck_assert_msg(b.alive == 0, "after %lld allocations: %lld leaked", (long long)needed, (long long)b.alive);
+        ck_assert_int_lt(needed, 1000);
+    }
+    ck_assert_int_gt(needed, 40);
+    ck_ok(ek_set_allocator(NULL));
+}
+END_TEST
+
 int main(void)
 {
     return RUN_TESTS("module", root_frees_all, sequential_owns_its_arguments_when_it_fails,
@@ -463,5 +665,6 @@ int main(void)
                      definitions_and_slots_are_checked, names_are_those_of_a_state_dict,
                      initialisation_does_not_depend_on_order, initialisation_by_itself_overwrites_nothing,
                      errors_say_where, statistics_move_with_a_forward_that_succeeded, modes_reach_every_module,
-                     conversion_is_in_place, observers_see_outputs_and_gradients);
+                     conversion_is_in_place, observers_see_outputs_and_gradients, summary_is_a_table,
+                     two_threads_serve_one_net, deep_trees, memory_may_run_out_anywhere);
 }

@@ -79,10 +79,10 @@ static ek_tensor *call(ek_module *module, ek_tape *tape, ek_tensor *x)
 
 static ek_status check(ek_module *module, const ek_tape *tape, const ek_tensor *x)
 {
-    if (!module || !x)
-        return ek_fail(EK_ERR_ARGUMENT, "forward: %s%s is NULL%s%s", module ? module->description : "",
-                       module ? ": the input" : "the module", *ek_last_error() ? "; the last error was: " : "",
-                       ek_last_error());
+    if (!module)
+        return ek_fail_null(EK_ERR_ARGUMENT, "forward", "module");
+    if (!x)
+        return ek_fail_null(EK_ERR_ARGUMENT, module->description, "input");
     if (x->tape && x->tape != tape)
         return ek_fail(EK_ERR_STATE, "forward: %s: the input belongs to another tape; ek_tensor_clone() it to carry it "
                                      "over", module->description);

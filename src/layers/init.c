@@ -57,8 +57,7 @@ static ek_status initialise(ek_module *module, uint64_t seed, bool again)
 ek_status ek_module_init(ek_module *module, uint64_t seed)
 {
     if (!module)
-        return ek_fail(EK_ERR_ARGUMENT, "module_init: the module is NULL%s%s",
-                       *ek_last_error() ? "; the last error was: " : "", ek_last_error());
+        return ek_fail_null(EK_ERR_ARGUMENT, "module_init", "module");
     return initialise(module, seed, true);
 }
 

@@ -65,9 +65,16 @@ char *ek_module_name_buffer(const ek_module *module, const ek_module *root, size
 
 /* ---- life --------------------------------------------------------------------------------------------------------- */
 
-/* "; the last error was: …" where there is one: a NULL often comes from a constructor that failed. */
-#define LAST_ERROR_FORMAT "%s%s"
-#define LAST_ERROR_ARGUMENTS *ek_last_error() ? "; the last error was: " : "", ek_last_error()
+ek_status ek_fail_null(ek_status status, const char *who, const char *what)
+{
+    return ek_fail(status, "%s: the %s is NULL%s%s", who, what, *ek_last_error() ? "; the last error was: " : "",
+                   ek_last_error());
+}
+
+ek_status ek_cause_of_null(void)
+{
+    return ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT;
+}
 
 static char *format_text(const char *format, va_list arguments)
 {
@@ -257,8 +264,7 @@ ek_status ek_module_attach(ek_module *module, const char *name, ek_module *child
 ek_status ek_module_add_child(ek_module *module, const char *name, ek_module *child)
 {
     if (!module || !child) {
-        ek_status status = ek_fail(EK_ERR_ARGUMENT, "module_add_child: the %s is NULL" LAST_ERROR_FORMAT,
-                                   module ? "child" : "module", LAST_ERROR_ARGUMENTS);
+        ek_status status = ek_fail_null(ek_cause_of_null(), "module_add_child", module ? "child" : "module");
         ek_module_free(child);
         return status;
     }
@@ -301,7 +307,7 @@ static ek_slot *add_slot(const char *who, ek_module *module, ek_slots *slots, co
                          ek_shape shape, double value)
 {
     if (!module) {
-        ek_fail(EK_ERR_ARGUMENT, "%s: the module is NULL" LAST_ERROR_FORMAT, who, LAST_ERROR_ARGUMENTS);
+        ek_fail_null(ek_cause_of_null(), who, "module");
         return NULL;
     }
     void *at = slots->at;

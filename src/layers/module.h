@@ -70,7 +70,21 @@ ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
 void ek_module_free_all(int n, ek_module *const *modules);
 /* ek_module_add_child for two modules that are there and no cycle; `child` stays the caller's when it fails. */
 ek_status ek_module_attach(ek_module *module, const char *name, ek_module *child);
+/* Fails with "who: the <what> is NULL; the last error was: …". */
+ek_status ek_fail_null(ek_status status, const char *who, const char *what);
+/* The status for a NULL that stands for a failed constructor: why that failed. */
+ek_status ek_cause_of_null(void);
 /* The end of a constructor: the module if it is complete, or NULL after freeing it. */
 ek_module *ek_module_complete(ek_module *module, bool complete);
+/* Is it one of ek_sequential? */
+bool ek_module_is_sequential(const ek_module *module);
+
+/* ---- options in pairs: {height, width}, or index 0 alone where dims is 1 (describe.c) ------------------------------ */
+/* Writes "3" or "3x5". */
+void ek_describe_sizes(char *text, size_t bytes, const int64_t *size, int dims);
+/* Appends ", stride 2" unless the value is the usual one. */
+void ek_describe_option(char *text, size_t bytes, const char *option, const int64_t *value, int dims, int64_t usual);
+/* EK_ERR_ARGUMENT for a value below `least`. */
+ek_status ek_check_sizes(const char *who, const char *option, const int64_t *value, int dims, int64_t least);
 
 #endif

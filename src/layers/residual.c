@@ -17,8 +17,7 @@ static const ek_module_def residual_def = {.type = "residual", .forward = residu
 ek_module *ek_residual(ek_module *child)
 {
     if (!child) {
-        ek_fail(ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT, "residual: the child is NULL: %s",
-                *ek_last_error() ? ek_last_error() : "no error is known; was it ever made?");
+        ek_fail_null(ek_cause_of_null(), "residual", "child");
         return NULL;
     }
     ek_module *module = ek_module_new(&residual_def, NULL);

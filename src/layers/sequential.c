@@ -10,6 +10,11 @@ static ek_tensor *sequential_forward(ek_module *module, ek_tape *tape, ek_tensor
 
 static const ek_module_def sequential_def = {.type = "sequential", .forward = sequential_forward};
 
+bool ek_module_is_sequential(const ek_module *module)
+{
+    return module->def.forward == sequential_forward;
+}
+
 /* The arguments as a whole: a NULL is a constructor that failed, and says why. */
 static ek_status check_modules(int n, ek_module *const *modules)
 {
@@ -17,10 +22,11 @@ static ek_status check_modules(int n, ek_module *const *modules)
         return ek_fail(EK_ERR_ARGUMENT, "sequential: expected a list of modules, got %s of length %d",
                        modules ? "one" : "NULL", n);
     for (int i = 0; i < n; i++) {
-        if (!modules[i])
-            return ek_fail(ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT,
-                           "sequential: module %d of 0 … %d is NULL: %s", i, n - 1,
-                           *ek_last_error() ? ek_last_error() : "no error is known; was it ever made?");
+        if (!modules[i]) {
+            char which[48];
+            snprintf(which, sizeof which, "module at index %d of %d", i, n);
+            return ek_fail_null(ek_cause_of_null(), "sequential", which);
+        }
         for (int j = 0; j < i; j++)
             if (modules[j] == modules[i])
                 return ek_fail(EK_ERR_ARGUMENT, "sequential: modules %d and %d are the same %s; make one for each", j,

@@ -39,8 +39,7 @@ int64_t ek_module_count_parameters(const ek_module *module)
 
 static ek_status check_module(const char *who, const ek_module *module)
 {
-    return module ? EK_OK : ek_fail(EK_ERR_ARGUMENT, "%s: the module is NULL%s%s", who,
-                                    *ek_last_error() ? "; the last error was: " : "", ek_last_error());
+    return module ? EK_OK : ek_fail_null(EK_ERR_ARGUMENT, who, "module");
 }
 
 ek_status ek_module_visit(ek_module *module, ek_state_visitor visit, void *user)

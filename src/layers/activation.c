@@ -1,0 +1,43 @@
+/* Layers without parameters that apply one elementwise op. */
+#include "module.h"
+
+#define ACTIVATION(NAME, APPLY)                                                                                        \
+    static ek_tensor *NAME##_forward(ek_module *module, ek_tape *tape, ek_tensor *x)                                   \
+    {                                                                                                                  \
+        (void)module;                                                                                                  \
+        return APPLY;                                                                                                  \
+    }                                                                                                                  \
+    static const ek_module_def NAME##_def = {.type = #NAME, .forward = NAME##_forward};                                \
+    ek_module *ek_##NAME##_layer(void)                                                                                 \
+    {                                                                                                                  \
+        return ek_module_new(&NAME##_def, NULL);                                                                       \
+    }
+
+ACTIVATION(relu, ek_relu(tape, x))
+ACTIVATION(gelu, ek_gelu(tape, x))
+ACTIVATION(silu, ek_silu(tape, x))
+ACTIVATION(sigmoid, ek_sigmoid(tape, x))
+ACTIVATION(tanh, ek_tanh(tape, x))
+ACTIVATION(softplus, ek_softplus(tape, x, 1, 20))
+
+/* ---- with a number -------------------------------------------------------------------------------------------------- */
+
+static ek_tensor *leaky_relu_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    return ek_leaky_relu(tape, x, *(const double *)ek_module_state(module));
+}
+
+static const ek_module_def leaky_relu_def = {
+    .type = "leaky_relu", .forward = leaky_relu_forward, .state_bytes = sizeof(double)};
+
+ek_module *ek_leaky_relu_layer(double negative_slope)
+{
+    if (!isfinite(negative_slope)) {
+        ek_fail(EK_ERR_ARGUMENT, "leaky_relu: expected a finite negative_slope, got %g", negative_slope);
+        return NULL;
+    }
+    ek_module *module = ek_module_new(&leaky_relu_def, "leaky_relu(%g)", negative_slope);
+    if (module)
+        *(double *)ek_module_state(module) = negative_slope;
+    return module;
+}

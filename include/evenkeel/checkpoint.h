@@ -8,6 +8,44 @@
 extern "C" {
 #endif
 
+/* ---- writing .npz ------------------------------------------------------------------------------------------------ */
+/* An .npz archive is a zip of .npy arrays: numpy.load reads it by name.  The writer fills a temporary file beside
+ * `path`; only ek_npz_writer_close puts it in place, so that `path` holds the old archive or the whole new one, also
+ * after a crash. */
+typedef struct ek_npz_writer ek_npz_writer;
+
+/* level 0 stores the arrays as they are, 1 (fast) to 9 (small) deflates them. */
+EK_API ek_npz_writer *ek_npz_writer_new(const char *path, int level);
+/* Adds a tensor under a name (not empty, no control characters, not there yet: EK_ERR_ARGUMENT, and the writer goes on
+ * without).  Any type and shape: float32 → '<f4', float64 → '<f8', int64 → '<i8', C order. */
+EK_API ek_status ek_npz_writer_add(ek_npz_writer *writer, const char *name, const ek_tensor *tensor);
+/* Writes the directory, syncs, renames to `path`, syncs the folder.  Frees the writer in any case; on failure (here or
+ * at an earlier add that could not write) the temporary file is deleted and `path` is as it was, save for a folder that
+ * cannot be synced, when the new archive is in place already. */
+EK_API ek_status ek_npz_writer_close(ek_npz_writer *writer);
+/* Deletes the temporary file and frees the writer; NULL is left alone. */
+EK_API void ek_npz_writer_abandon(ek_npz_writer *writer);
+
+/* ---- reading .npz ------------------------------------------------------------------------------------------------ */
+typedef struct ek_npz ek_npz;
+
+/* Opens an archive and checks its directory: what numpy.savez and numpy.savez_compressed write, with zip64 fields and
+ * data descriptors.  EK_ERR_FORMAT for a file that is truncated, is no zip, holds something that is not .npy, entries
+ * that overlap or lie outside the file, or one name twice. */
+EK_API ek_npz *ek_npz_open(const char *path);
+EK_API int64_t ek_npz_count(const ek_npz *npz);
+/* Name of entry i in the archive's order, without ".npy"; NULL with EK_ERR_ARGUMENT when there is no such entry.
+ * Belongs to the archive. */
+EK_API const char *ek_npz_name(const ek_npz *npz, int64_t i);
+/* The entry of that name, −1 (and no error) when there is none. */
+EK_API int64_t ek_npz_find(const ek_npz *npz, const char *name);
+/* Reads one array; the tensor is the caller's.  '<f4' and '<f8' keep their type; bool, int8 to int64, uint8 to uint32
+ * become int64; other types are EK_ERR_DTYPE.  An array in Fortran order comes out in C order.  Sizes are checked before
+ * memory is taken, the CRC afterwards (EK_ERR_FORMAT).  The second form by index. */
+EK_API ek_tensor *ek_npz_read(const ek_npz *npz, const char *name);
+EK_API ek_tensor *ek_npz_read_at(const ek_npz *npz, int64_t i);
+EK_API void ek_npz_close(ek_npz *npz);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,6 +4,7 @@
 
 #include "core.h"
 
+#define ZLIB_CONST /* input is const */
 #include <zlib.h>
 
 /* A regular file that is open for reading.  `who` is the public function at work, for messages. */

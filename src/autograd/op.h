@@ -169,6 +169,15 @@ ek_tensor *ek_apply_reduction(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_a
 /* The bits of the axes, and the number of elements behind each output (`count` may be NULL). */
 unsigned ek_reduction_axes(const ek_node *node, int64_t *count);
 
+/* ---- matrix products (matrix.c) ------------------------------------------------------------------------------------ */
+/* ek_gemm_into (core.h) with the node's scratch memory: EK_ERR_MEMORY. */
+ek_status ek_node_gemm_f32(ek_node *node, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                           const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc,
+                           bool accumulate);
+ek_status ek_node_gemm_f64(ek_node *node, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                           const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc,
+                           bool accumulate);
+
 /* ---- the inside of a tape ---------------------------------------------------------------------------------------------- */
 /* To be shown the gradient of a tensor once it is complete. */
 typedef struct ek_hook {

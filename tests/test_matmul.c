@@ -56,8 +56,8 @@ static void check_matmul(ek_dtype dtype, ek_shape sa, ek_shape sb, options o, ek
     ek_tensor_free(y);
     y = run_op(call_matmul, in, 2, &o, dy);
     ek_tensor *wanted = ek_zeros(EK_F64, sy), *da = ek_zeros(EK_F64, sa), *db = ek_zeros(EK_F64, sb);
-    int64_t m = sy.dim[sy.ndim - 2], n = sy.dim[sy.ndim - 1], k = sa.dim[sa.ndim - (o.ta ? 2 : 1)], index[8], longest = 1;
-    int64_t total = ek_tensor_numel(y);
+    int64_t m = sy.dim[sy.ndim - 2], n = sy.dim[sy.ndim - 1], k = sa.dim[sa.ndim - (o.ta ? 2 : 1)];
+    int64_t total = ek_tensor_numel(y), index[8];
     for (int64_t flat = 0; flat < total; flat++) {
         int64_t rest = flat;
         for (int i = sy.ndim - 1; i >= 0; i--) {
@@ -74,7 +74,7 @@ static void check_matmul(ek_dtype dtype, ek_shape sa, ek_shape sb, options o, ek
         }
     }
     int64_t batches = m * n > 0 ? total / (m * n) : 0;
-    longest = (m > n ? m : n) * (batches > 1 ? batches : 1);
+    int64_t longest = (m > n ? m : n) * (batches > 1 ? batches : 1);
     assert_close("y", y, wanted, 0, bound(dtype, k));
     assert_close("da", ek_tensor_grad(in[0]), da, 0, bound(dtype, longest));
     assert_close("db", ek_tensor_grad(in[1]), db, 0, bound(dtype, longest));
@@ -124,8 +124,10 @@ END_TEST
 
 START_TEST(matmul_for_any_threads)
 {
-    const ek_shape shapes[][2] = {{EK_SHAPE(40, 30, 20), EK_SHAPE(20, 50)},     {EK_SHAPE(64, 20, 30), EK_SHAPE(64, 30, 10)},
-                                  {EK_SHAPE(1, 8, 30, 30), EK_SHAPE(9, 1, 30, 30)}, {EK_SHAPE(200, 300), EK_SHAPE(300, 100)},
+    const ek_shape shapes[][2] = {{EK_SHAPE(40, 30, 20), EK_SHAPE(20, 50)},
+                                  {EK_SHAPE(64, 20, 30), EK_SHAPE(64, 30, 10)},
+                                  {EK_SHAPE(1, 8, 30, 30), EK_SHAPE(9, 1, 30, 30)},
+                                  {EK_SHAPE(200, 300), EK_SHAPE(300, 100)},
                                   {EK_SHAPE(2, 150, 160), EK_SHAPE(2, 160, 140)}};
     ek_rng rng = ek_rng_seed(3);
     for (int i = 0; i < 5; i++) {
@@ -213,13 +215,14 @@ START_TEST(refused)
             EK_ERR_SHAPE, F32(2, 3), F32(2, 3), NULL, &none);
     refuses(call_matmul, "got (2, 3)ᵀ · (3, 3): 2 columns against 3 rows", EK_ERR_SHAPE, F32(2, 3), F32(3, 3), NULL,
             &ta);
-    refuses(call_matmul, "matmul: (2,) and (3,) do not broadcast", EK_ERR_SHAPE, F32(2, 4, 4), F32(3, 4, 4), NULL, &none);
+    refuses(call_matmul, "matmul: (2,) and (3,) do not broadcast", EK_ERR_SHAPE, F32(2, 4, 4), F32(3, 4, 4), NULL,
+            &none);
     refuses(call_matmul, "matmul: expected float32 or float64 for input 1, got int64", EK_ERR_DTYPE, F32(2, 2),
             ek_ones(EK_I64, EK_SHAPE(2, 2)), NULL, &none);
     refuses(call_matmul, "expected inputs of one float type", EK_ERR_DTYPE, F32(2, 2), ek_ones(EK_F64, EK_SHAPE(2, 2)),
             NULL, &none);
-    refuses(call_linear, "linear: expected a weight of shape (out, in), got (3,)", EK_ERR_SHAPE, F32(2, 3), F32(3), NULL,
-            &none);
+    refuses(call_linear, "linear: expected a weight of shape (out, in), got (3,)", EK_ERR_SHAPE, F32(2, 3), F32(3),
+            NULL, &none);
     refuses(call_linear, "linear: expected an input of shape (…, 4) for a weight of shape (5, 4), got (2, 3)",
             EK_ERR_SHAPE, F32(2, 3), F32(5, 4), NULL, &none);
     refuses(call_linear, "linear: expected a bias of shape (5,) for a weight of shape (5, 3), got (3,)", EK_ERR_SHAPE,

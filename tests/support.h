@@ -27,6 +27,13 @@ int run_tests(const char *name, const TTest *const *tests, int n);
     ck_assert_msg(ek_last_status() == (status) && strstr(ek_last_error(), (text)), "expected %s «%s», got %s «%s»",    \
                   ek_status_name(status), (text), ek_status_name(ek_last_status()), ek_last_error())
 
+/* ck_assert_msg for loops over many elements: silent, so fast, while it holds. */
+#define ck_each(condition, ...)                                                                                        \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            ck_abort_msg(__VA_ARGS__);                                                                                 \
+    } while (0)
+
 /* |a − b| ≤ atol + rtol·|b| elementwise, types converted to double; prints the worst place. */
 void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol);
 

@@ -1,5 +1,5 @@
-/* The generator against published vectors, against its own definition, and against the laws its draws follow.  Seeds are
- * fixed, so a bound of 5 standard deviations never fails by chance. */
+/* The generator against published vectors, against its own definition, and against the laws its draws follow.  Seeds
+ * are fixed, so a bound of 5 standard deviations never fails by chance. */
 #include "core.h"
 #include "support.h"
 
@@ -80,7 +80,7 @@ START_TEST(uniform_draws_have_uniform_moments)
     int decile[10] = {0};
     for (int i = 0; i < DRAWS; i++) {
         double u = ek_rng_uniform(&rng);
-        ck_assert(u >= 0 && u < 1);
+        ck_each(u >= 0 && u < 1, "%g is outside [0, 1)", u);
         sum += u;
         squares += (u - 0.5) * (u - 0.5);
         lagged += (u - 0.5) * (previous - 0.5);
@@ -140,7 +140,7 @@ START_TEST(below_favours_no_number)
     int count[7] = {0};
     for (int i = 0; i < DRAWS; i++) {
         int64_t k = ek_rng_below(&rng, 7);
-        ck_assert(k >= 0 && k < 7);
+        ck_each(k >= 0 && k < 7, "%lld of 7", (long long)k);
         count[k]++;
     }
     for (int k = 0; k < 7; k++)
@@ -150,7 +150,7 @@ START_TEST(below_favours_no_number)
     int low = 0;
     for (int i = 0; i < DRAWS; i++) {
         int64_t k = ek_rng_below(&rng, n);
-        ck_assert(k >= 0 && k < n);
+        ck_each(k >= 0 && k < n, "%lld of %lld", (long long)k, (long long)n);
         low += k < (int64_t)1 << 62;
     }
     ck_assert_double_le(fabs((double)low / DRAWS - 2 / 3.0), 5 * sqrt(2 / 9.0 / DRAWS));

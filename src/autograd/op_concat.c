@@ -11,8 +11,9 @@ static ek_status concat_infer(const ek_node *node, ek_dtype *dtype, ek_shape *sh
         const ek_tensor *x = node->in[i];
         ek_shape rest = x->shape;
         if (x->dtype != *dtype)
-            return ek_fail(EK_ERR_DTYPE, "concat: expected inputs of one type, got %s and %s (input %d); "
-                                         "ek_tensor_cast() converts", ek_dtype_name(*dtype), ek_dtype_name(x->dtype), i);
+            return ek_fail(EK_ERR_DTYPE,
+                           "concat: expected inputs of one type, got %s and %s (input %d); ek_tensor_cast() converts",
+                           ek_dtype_name(*dtype), ek_dtype_name(x->dtype), i);
         if (rest.ndim == shape->ndim)
             rest.dim[axis] = shape->dim[axis];
         if (!ek_shape_equal(rest, *shape))

@@ -7,7 +7,7 @@ EK_KERNEL static void FN(div_forward)(int64_t n, const REAL *a, int64_t sa, cons
     EK_FOR_PAIRS(n, a, sa, b, sb, y[i] = ai / bi);
 }
 
-/* da = dy/b, db = −(a/b)·dy/b.  dy, da, db: [n].  Never b², which overflows and underflows where the result does not. */
+/* da = dy/b, db = −(a/b)·dy/b.  dy, da, db: [n].  Never b², which over- and underflows where the result does not. */
 EK_KERNEL static void FN(div_backward)(int64_t n, const REAL *a, int64_t sa, const REAL *b, int64_t sb, const REAL *dy,
                                        REAL *da, REAL *db)
 {

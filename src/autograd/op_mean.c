@@ -1,4 +1,5 @@
-/* y = (Σ x)/n, n the number of elements summed, over axes.  Expands to mean_forward_f32, mean_backward_f32 and their _f64 twins. */
+/* y = (Σ x)/n over axes, n the number of elements summed.  Expands to mean_forward_f32, mean_backward_f32 and their
+ * _f64 twins. */
 #ifdef REAL
 
 /* x: in[0]'s shape; y: what is left of it. */

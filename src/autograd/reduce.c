@@ -1,5 +1,5 @@
-/* Sums over any set of axes, and their way back.  Work is cut by the shape alone and partial sums merge in order, so the
- * bits do not depend on the number of threads.  Everything is summed in double. */
+/* Sums over any set of axes, and their way back.  Work is cut by the shape alone and partial sums merge in order, so
+ * the bits do not depend on the number of threads.  Everything is summed in double. */
 #ifdef REAL
 
 /* x: [n].  Lanes keep the additions independent of each other, so they vectorize; a fixed tree folds them. */

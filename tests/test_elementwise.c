@@ -266,7 +266,7 @@ START_TEST(float32_goes_wrong_nowhere_else)
 }
 END_TEST
 
-/* ---- sizes, threads, errors --------------------------------------------------------------------------------------- */
+/* ---- sizes, threads, errors -------------------------------------------------------------------------------------- */
 
 START_TEST(no_elements_are_no_problem)
 {

@@ -1,5 +1,5 @@
-/* The logistic function and softplus without overflow, for the part of an op file that is compiled per float type: to be
- * included there, hence no include guard.  Both rest on exp(−|x|) ≤ 1. */
+/* The logistic function and softplus without overflow, for the part of an op file that is compiled per float type: to
+ * be included there, hence no include guard.  Both rest on exp(−|x|) ≤ 1. */
 
 /* σ(x) = 1/(1 + e⁻ˣ) for x ≥ 0, eˣ/(1 + eˣ) below. */
 static inline REAL FN(logistic)(REAL x)

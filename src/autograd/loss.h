@@ -1,4 +1,5 @@
-/* The driver of elementwise losses, L = reduce(l(x, t)): what an op file gives it.  Shapes are equal, nothing broadcasts. */
+/* The driver of elementwise losses, L = reduce(l(x, t)): what an op file gives it.  Shapes are equal, nothing
+ * broadcasts. */
 #ifndef EK_LOSS_H
 #define EK_LOSS_H
 

@@ -1,5 +1,5 @@
-/* Cross-entropy of logits against class indices, log-softmax and all, and the count of right answers.  With p = softmax(x)
- * over the C classes of a position, target t and label smoothing ε:
+/* Cross-entropy of logits against class indices, log-softmax and all, and the count of right answers.  With p =
+ * softmax(x) over the C classes of a position, target t and label smoothing ε:
  *
  *   q = (1 − ε)·[c = t] + ε/C,   l = −Σ q·ln p,   dx = (p − q)·dl      (Szegedy et al. 2016, section 7)
  *

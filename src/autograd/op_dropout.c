@@ -1,4 +1,5 @@
-/* Inverted dropout (Srivastava et al. 2014).  Expands to dropout_forward_f32, dropout_backward_f32 and their _f64 twins. */
+/* Inverted dropout (Srivastava et al. 2014).  Expands to dropout_forward_f32, dropout_backward_f32 and their _f64
+ * twins. */
 #ifdef REAL
 
 typedef struct {
@@ -60,7 +61,7 @@ typedef struct dropout_attributes {
 enum { WORDS = 4 }; /* in a block of random numbers */
 _Static_assert(EK_GRAIN % WORDS == 0, "chunks of elementwise loops hold whole blocks");
 
-/* Element i is kept when word i % 4 of block counter + i/4 is at least p·2³²: a function of the generator and i alone. */
+/* Element i is kept when word i % 4 of block counter + i/4 is at least p·2³²: a function of the generator and i. */
 static void draw_kept(const dropout_attributes *options, int64_t begin, int64_t end, unsigned char *kept)
 {
     const uint64_t threshold = (uint64_t)(options->p * 0x1p32);

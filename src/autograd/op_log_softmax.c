@@ -1,4 +1,5 @@
-/* y = ln softmax(x) along one axis.  Expands to log_softmax_forward_f32, log_softmax_backward_f32 and their _f64 twins. */
+/* y = ln softmax(x) along one axis.  Expands to log_softmax_forward_f32, log_softmax_backward_f32 and their
+ * _f64 twins. */
 #ifdef REAL
 
 /* y = (x − max) − ln Σ exp(x − max).  x, y: tile of `width` lines of n elements (softmax.h). */

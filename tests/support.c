@@ -36,3 +36,40 @@ void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, doub
     ck_assert_msg(at < 0, "%s: element %lld is %.17g, expected %.17g (rtol %g, atol %g)", what, (long long)at,
                   ek_tensor_at(a, at), ek_tensor_at(b, at), rtol, atol);
 }
+
+typedef struct budget {
+    int64_t left, alive;
+} budget;
+
+static void *allocate_within(size_t bytes, void *user)
+{
+    budget *b = user;
+    if (b->left-- <= 0)
+        return NULL;
+    b->alive++;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void release_within(void *memory, void *user)
+{
+    ((budget *)user)->alive--;
+    free(memory);
+}
+
+int64_t assert_survives_refusals(ek_status (*use)(void))
+{
+    budget b = {0, 0};
+    ck_ok(ek_set_allocator(&(ek_allocator){allocate_within, release_within, &b}));
+    for (int64_t k = 0; k < 100000; k++) {
+        b = (budget){k, 0};
+        ek_status status = use();
+        ck_assert_msg(status == EK_OK || status == EK_ERR_MEMORY, "after %lld requests: %s %s", (long long)k,
+                      ek_status_name(status), ek_last_error());
+        ck_assert_msg(b.alive == 0, "after %lld requests: %lld pieces leaked", (long long)k, (long long)b.alive);
+        if (status == EK_OK) {
+            ck_ok(ek_set_allocator(NULL));
+            return k;
+        }
+    }
+    ck_abort_msg("100000 requests are not enough");
+}

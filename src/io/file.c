@@ -85,7 +85,7 @@ ek_status ek_stream_open(ek_stream *stream, const ek_file *file, const char *par
     *stream = (ek_stream){.file = file, .part = part, .coding = coding, .next = begin, .end = end};
     if (coding == EK_STORED)
         return EK_OK;
-    stream->input = ek_alloc(INPUT_BYTES);
+    stream->input = ek_alloc(end - begin < (int64_t)INPUT_BYTES ? (size_t)(end - begin) : INPUT_BYTES);
     if (!stream->input)
         return EK_ERR_MEMORY;
     stream->inflater.zalloc = ek_zlib_allocate;

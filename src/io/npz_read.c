@@ -83,13 +83,21 @@ static int64_t find_end(const unsigned char *tail, int64_t bytes)
     return -1;
 }
 
-static ek_status locate_directory(const ek_npz *npz, const unsigned char *tail, int64_t tail_bytes,
-                                  directory_place *place)
+/* Looks for the end record among the last `tail_bytes` bytes. */
+static ek_status locate_directory(const ek_npz *npz, int64_t tail_bytes, directory_place *place)
 {
-    int64_t at = find_end(tail, tail_bytes);
+    unsigned char *tail = ek_alloc((size_t)tail_bytes), end[END_BYTES];
+    if (!tail)
+        return EK_ERR_MEMORY;
+    ek_status status = ek_file_read(&npz->file, npz->file.bytes - tail_bytes, tail, (size_t)tail_bytes);
+    int64_t at = status == EK_OK ? find_end(tail, tail_bytes) : -1;
+    if (at >= 0)
+        memcpy(end, tail + at, sizeof end);
+    ek_release(tail);
+    if (status != EK_OK)
+        return status;
     if (at < 0)
         return refuse(npz, "it has no end record (truncated, or no zip at all)");
-    const unsigned char *end = tail + at;
     if (ek_little32(end + END_DISK) != 0 || ek_little16(end + END_ENTRIES_HERE) != ek_little16(end + END_ENTRIES))
         return refuse(npz, "it is one part of several");
     int64_t end_offset = npz->file.bytes - tail_bytes + at;
@@ -100,7 +108,7 @@ static ek_status locate_directory(const ek_npz *npz, const unsigned char *tail, 
         .end = (uint64_t)end_offset,
     };
     *place = short_place;
-    ek_status status = find_end64(npz, end_offset, place);
+    status = find_end64(npz, end_offset, place);
     if (status != EK_OK)
         return status;
     if ((short_place.offset != place->offset && short_place.offset != ZIP_FULL32) ||
@@ -289,15 +297,9 @@ static ek_status open_archive(ek_npz *npz, const char *path)
     ek_status status = ek_file_open(&npz->file, "npz_open", npz->path);
     if (status != EK_OK)
         return status;
-    int64_t longest = END_BYTES + MAX_COMMENT, bytes = npz->file.bytes < longest ? npz->file.bytes : longest;
-    unsigned char *tail = ek_alloc((size_t)bytes);
-    if (!tail)
-        return EK_ERR_MEMORY;
+    int64_t longest = END_BYTES + MAX_COMMENT;
     directory_place place = {0};
-    status = ek_file_read(&npz->file, npz->file.bytes - bytes, tail, (size_t)bytes);
-    if (status == EK_OK)
-        status = locate_directory(npz, tail, bytes, &place);
-    ek_release(tail);
+    status = locate_directory(npz, npz->file.bytes < longest ? npz->file.bytes : longest, &place);
     return status == EK_OK ? read_directory(npz, &place) : status;
 }
 

@@ -46,6 +46,15 @@ EK_API ek_tensor *ek_npz_read(const ek_npz *npz, const char *name);
 EK_API ek_tensor *ek_npz_read_at(const ek_npz *npz, int64_t i);
 EK_API void ek_npz_close(ek_npz *npz);
 
+/* ---- a module's parameters and buffers ------------------------------------------------------------------------------- */
+/* Writes every parameter and buffer of `module` to an .npz archive, under the names of PyTorch's state_dict
+ * ("0.weight", "1.running_mean", "1.num_batches_tracked").  The file at `path` is replaced whole or not at all. */
+EK_API ek_status ek_save(ek_module *module, const char *path);
+/* Reads them back.  The archive has to hold exactly the module's names, each with its shape and type; a
+ * num_batches_tracked that is missing reads as 0.  Otherwise EK_ERR_FORMAT with everything that is missing, unexpected,
+ * of another shape or of another type, and the module is as it was.  Gradients are left alone. */
+EK_API ek_status ek_load(ek_module *module, const char *path);
+
 #ifdef __cplusplus
 }
 #endif

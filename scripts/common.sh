@@ -13,22 +13,22 @@ die() {
 # What is used for what: purpose, package, whether it can be done without, and why it is wanted.
 packages() {
     cat <<'END'
-build  gcc              needed    compiles the library
-build  libc6-dev        needed    headers of the C library
-build  cmake            needed    describes the build
-build  make             needed    runs the build
-build  zlib1g-dev       needed    checkpoints and compressed data
-build  libopenblas-dev  optional  optional: fast matrix products (a slower built-in one takes its place)
-tests  check            needed    the framework the tests are written in
-tests  pkg-config       needed    finds it
-tests  g++              optional  optional: checks the headers in C++
-demo   gnuplot-nox      optional  optional: draws the plot
-openmp libomp-dev       optional  optional: several threads in what clang compiles
-ci     clang            needed    the second compiler
-ci     libclang-rt-dev  needed    its sanitizers
-ci     libomp-dev       needed    its OpenMP
-ci     libopenblas0-serial optional  optional: another flavour of OpenBLAS to test with
-ci     libopenblas0-openmp optional  optional: another flavour of OpenBLAS to test with
+build  gcc                 needed   compiles the library
+build  libc6-dev           needed   headers of the C library
+build  cmake               needed   describes the build
+build  make                needed   runs the build
+build  zlib1g-dev          needed   checkpoints and compressed data
+build  libopenblas-dev     optional fast matrix products; without it a slower built-in one is used
+tests  check               needed   the framework the tests are written in
+tests  pkg-config          needed   finds it
+tests  g++                 optional checks the headers in C++
+demo   gnuplot-nox         optional draws the plot
+openmp libomp-dev          optional several threads in what clang compiles
+ci     clang               needed   the second compiler
+ci     libclang-rt-dev     needed   its sanitizers
+ci     libomp-dev          needed   its OpenMP
+ci     libopenblas0-serial optional another flavour of OpenBLAS to test with
+ci     libopenblas0-openmp optional another flavour of OpenBLAS to test with
 END
 }
 
@@ -81,6 +81,7 @@ require() {
         # A compiler that was asked for by name comes in the package of that name.
         [ "$package" = gcc ] && [ -n "${CC:-}" ] && package=${CC%% *}
         if [ "$need" = needed ]; then needed+=("$package"); else optional+=("$package"); fi
+        [ "$need" = needed ] || why+=' (optional)'
         list+=$(printf '  %-19s %s' "$package" "$why")$'\n'
     done < <(packages)
     [ -n "$list" ] || return 0

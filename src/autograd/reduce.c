@@ -3,7 +3,7 @@
 #ifdef REAL
 
 /* x: [n].  Lanes keep the additions independent of each other, so they vectorize; a fixed tree folds them. */
-EK_KERNEL double FN(ek_sum_run)(int64_t n, const REAL *x)
+EK_KERNEL static double FN(sum_run)(int64_t n, const REAL *x)
 {
     double lane[LANES] = {0};
     int64_t i = 0;
@@ -16,6 +16,11 @@ EK_KERNEL double FN(ek_sum_run)(int64_t n, const REAL *x)
         for (int j = 0; j < half; j++)
             lane[j] += lane[j + half];
     return lane[0];
+}
+
+double FN(ek_sum_run)(int64_t n, const REAL *x)
+{
+    return FN(sum_run)(n, x);
 }
 
 /* sum += four rows.  x0 … x3, sum: [n]. */

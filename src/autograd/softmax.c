@@ -39,7 +39,8 @@ static inline double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL ma
     return FN(fold)(lane);
 }
 
-EK_KERNEL void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
+EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max,
+                                       double *sum)
 {
     if (inner == 1) {
         max[0] = FN(line_max)(n, x);
@@ -70,7 +71,12 @@ EK_KERNEL void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const RE
             y[k * inner + j] *= inverse[j];
 }
 
-EK_KERNEL void FN(ek_dot_tile)(int64_t n, int64_t inner, int width, const REAL *a, const REAL *b, double *sum)
+void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
+{
+    FN(softmax_tile)(n, inner, width, x, y, max, sum);
+}
+
+EK_KERNEL static void FN(dot_tile)(int64_t n, int64_t inner, int width, const REAL *a, const REAL *b, double *sum)
 {
     if (inner == 1) {
         double lane[EK_TILE] = {0};
@@ -88,6 +94,11 @@ EK_KERNEL void FN(ek_dot_tile)(int64_t n, int64_t inner, int width, const REAL *
     for (int64_t k = 0; k < n; k++)
         for (int j = 0; j < width; j++)
             sum[j] += b ? (double)a[k * inner + j] * b[k * inner + j] : a[k * inner + j];
+}
+
+void FN(ek_dot_tile)(int64_t n, int64_t inner, int width, const REAL *a, const REAL *b, double *sum)
+{
+    FN(dot_tile)(n, inner, width, a, b, sum);
 }
 
 typedef struct {

@@ -10,6 +10,7 @@ set -eu
     sed -n 's/^@\([^(;]*[ *]\)\(ek_[a-z0-9_]*\)[ (;].*/\2/p' | sort >declared
 nm -D --defined-only "$LIBRARY_DIR/libevenkeel.so" | awk '{ print $3 }' | sort >exported
 nm -g --defined-only "$LIBRARY_DIR/libevenkeel.a" | awk 'NF == 3 && $3 !~ /^ek_|\.resolver$/ { print $3 }' >foreign
+nm "$LIBRARY_DIR/libevenkeel.a" | awk '$3 ~ /\.resolver$/ { print $3 }' | sort | uniq -d >repeated
 
 test -s declared
 status=0
@@ -21,4 +22,5 @@ comm -23 declared exported >missing
 report "exported, but not declared with EK_API" extra
 echo "declared with EK_API, but not exported: $(wc -l <missing)"
 report "global in the static library without the prefix ek_" foreign
+report "cloned kernels of one name in two files, which clang cannot link" repeated
 exit $status

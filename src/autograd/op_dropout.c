@@ -10,7 +10,7 @@ typedef struct {
 } FN(dropout_arguments);
 
 /* y = x/(1 − p) where kept, 0 elsewhere; and dx from dy likewise. */
-EK_KERNEL static void FN(mask)(int64_t n, const REAL *in, const unsigned char *kept, REAL scale, REAL *out)
+EK_KERNEL static void FN(dropout_mask)(int64_t n, const REAL *in, const unsigned char *kept, REAL scale, REAL *out)
 {
     for (int64_t i = 0; i < n; i++)
         out[i] = kept[i] ? in[i] * scale : 0;
@@ -19,7 +19,7 @@ EK_KERNEL static void FN(mask)(int64_t n, const REAL *in, const unsigned char *k
 static void FN(mask_range)(void *context, int64_t begin, int64_t end)
 {
     const FN(dropout_arguments) *a = context;
-    FN(mask)(end - begin, a->in + begin, a->kept + begin, (REAL)(1 / (1 - a->options->p)), a->out + begin);
+    FN(dropout_mask)(end - begin, a->in + begin, a->kept + begin, (REAL)(1 / (1 - a->options->p)), a->out + begin);
 }
 
 /* Chunks start at multiples of 4, so no block of random numbers is shared by two. */

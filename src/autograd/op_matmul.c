@@ -13,8 +13,8 @@ typedef struct {
 } FN(matmul_arguments);
 
 /* out (+)= op(left)·op(right), m×n over k; matrices without gaps. */
-static void FN(matmul_product)(const FN(matmul_arguments) *g, bool t_left, bool t_right, int64_t m, int64_t n, int64_t k,
-                               const REAL *left, const REAL *right, REAL *out, bool accumulate)
+static void FN(matmul_product)(const FN(matmul_arguments) *g, bool t_left, bool t_right, int64_t m, int64_t n,
+                               int64_t k, const REAL *left, const REAL *right, REAL *out, bool accumulate)
 {
     int64_t ld_left = t_left ? m : k, ld_right = t_right ? k : n;
     if (g->serial)

@@ -43,6 +43,7 @@ static ek_tensor *leaf(void)
 
 START_TEST(root_frees_all)
 {
+    destroyed = 0;
     ek_module *net = ek_sequential(scale(1), ek_sequential(scale(2), scale(3)));
     ck_made(net);
     ek_module_free(ek_module_child(net, 0)); /* has a parent: left alone */
@@ -60,6 +61,7 @@ END_TEST
 
 START_TEST(sequential_owns_its_arguments_when_it_fails)
 {
+    destroyed = 0;
     ek_module *twice = scale(1);
     ck_assert_ptr_null(ek_sequential(twice, scale(2), twice));
     ck_error(EK_ERR_ARGUMENT, "sequential: modules 0 and 2 are the same scale(1); make one for each");
@@ -83,6 +85,7 @@ END_TEST
 
 START_TEST(sequential_of_a_module_and_its_own_child)
 {
+    destroyed = 0;
     ek_module *inner = scale(1), *outer = ek_sequential(inner);
     ck_assert_ptr_null(ek_sequential(scale(2), outer, inner));
     ck_error(EK_ERR_STATE, "scale(1) already is \"0\" of sequential");
@@ -105,6 +108,7 @@ END_TEST
 
 START_TEST(add_child_fails_without_harm)
 {
+    destroyed = 0;
     ek_module *net = scale(1), *child = scale(2);
     ck_ok(ek_module_add_child(net, "a", child));
     ck_assert_int_eq(ek_module_add_child(net, "b", child), EK_ERR_STATE);
@@ -246,6 +250,10 @@ START_TEST(initialisation_by_itself_overwrites_nothing)
     ck_ok(ek_module_init(explicit, 0));
     ck_assert(ek_tensor_at(ek_module_parameter(net, "0.w"), 2) == 9);
     ck_assert(ek_tensor_equal(ek_module_parameter(net, "1.w"), ek_module_parameter(explicit, "1.w")));
+    ck_made(ek_module_add_parameter(ek_module_child(net, 0), "v", EK_SHAPE(3), (ek_init){EK_INIT_NORMAL, 1}, true));
+    ck_made(ek_forward(net, tape, x));
+    ck_assert(ek_tensor_at(ek_module_parameter(net, "0.w"), 2) == 9);
+    ck_assert(ek_tensor_at(ek_module_parameter(net, "0.v"), 2) != 0);
     /* Constants are there from the start, so a write before the first forward holds, too. */
     ek_tensor *c = ek_module_add_parameter(net, "c", EK_SHAPE(1), (ek_init){EK_INIT_ZEROS, 0}, true);
     ck_ok(ek_tensor_write(c, &(float){4}, sizeof(float)));
@@ -569,6 +577,7 @@ END_TEST
 
 START_TEST(deep_trees)
 {
+    destroyed = 0;
     ek_module *net = ek_sequential(scale(1));
     for (int i = 0; i < 3000; i++) {
         net = ek_sequential(net);
@@ -585,13 +594,25 @@ START_TEST(deep_trees)
 }
 END_TEST
 
+/* A conversion that failed has converted nothing. */
+static void assert_float32(const ek_module *net)
+{
+    for (const ek_module *m = net; m; m = ek_module_next(net, m)) {
+        for (int i = 0; i < m->parameters.n; i++)
+            ck_assert_int_ne(m->parameters.at[i].tensor->dtype, EK_F64);
+        for (int i = 0; i < m->buffers.n; i++)
+            ck_assert_int_ne(m->buffers.at[i].tensor->dtype, EK_F64);
+    }
+}
+
 static ek_status use_a_net(void)
 {
     ek_module *norm = counter();
     ek_module *net = ek_sequential(ek_relu_layer(), ek_sequential(ek_flatten_layer(), ek_tanh_layer()), norm);
     ek_module *late = net ? ek_leaky_relu_layer(0.1) : NULL;
     ek_status status = !net ? ek_last_status() : ek_module_add_child(net, "3", late);
-    if (status == EK_OK && !ek_module_add_parameter(net, "w", EK_SHAPE(3), (ek_init){EK_INIT_NORMAL, 1}, true))
+    if (status == EK_OK && (!ek_module_add_parameter(net, "w", EK_SHAPE(3), (ek_init){EK_INIT_NORMAL, 1}, true) ||
+                            !ek_module_add_buffer(late, "mean", EK_F32, EK_SHAPE(3), 1)))
         status = ek_last_status();
     ek_tensor *x = status == EK_OK ? ek_ones(EK_F32, EK_SHAPE(2, 3)) : NULL;
     ek_tape *tape = x ? ek_tape_new() : NULL;
@@ -604,8 +625,11 @@ static ek_status use_a_net(void)
         ek_tensor *loss = ek_mean(tape, ek_forward(net, tape, x), EK_ALL_AXES, false);
         status = ek_backward(tape, loss);
     }
-    if (status == EK_OK)
+    if (status == EK_OK) {
         status = ek_module_to(net, EK_F64);
+        if (status != EK_OK)
+            assert_float32(net);
+    }
     if (status == EK_OK)
         status = ek_module_init(net, 3);
     if (status == EK_OK)

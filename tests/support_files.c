@@ -60,6 +60,19 @@ void write_file(const char *path, const void *bytes, size_t n)
     ck_assert_int_eq(fclose(file), 0);
 }
 
+void write_byte(const char *path, size_t at, unsigned char byte)
+{
+    FILE *file = fopen(path, "r+b");
+    ck_assert_msg(file != NULL, "cannot write %s", path);
+    ck_assert(fseek(file, (long)at, SEEK_SET) == 0 && fputc(byte, file) == byte);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+void cut_file(const char *path, size_t n)
+{
+    ck_assert_int_eq(truncate(path, (off_t)n), 0);
+}
+
 void write_gzip(const char *path, const void *bytes, size_t n)
 {
     gzFile file = gzopen(path, "wb");

@@ -343,8 +343,24 @@ START_TEST(dataset_from_tensors)
 }
 END_TEST
 
+static ek_status read_pair(void)
+{
+    ek_dataset *data = ek_dataset_from_idx(temp_path("x"), temp_path("y.gz"), 0);
+    ek_dataset_free(data);
+    return data ? EK_OK : ek_last_status();
+}
+
+START_TEST(memory_runs_out)
+{
+    write_file(temp_path("x"), images, sizeof images);
+    write_gzip(temp_path("y.gz"), labels, sizeof labels);
+    ck_assert_int_gt(assert_survives_refusals(read_pair), 5);
+    remove_temp();
+}
+END_TEST
+
 int main(void)
 {
     return RUN_TESTS("idx", element_types, bad_files, bad_paths, damaged_gzip, large_and_two_members, dataset_from_idx,
-                     mnist_folder, real_mnist, dataset_from_tensors);
+                     mnist_folder, real_mnist, dataset_from_tensors, memory_runs_out);
 }

@@ -213,7 +213,28 @@ START_TEST(takes_no_memory)
 }
 END_TEST
 
+static ek_status glyphs_in_a_loader(void)
+{
+    ek_dataset *data = ek_dataset_glyphs(9, 0, EK_TEST), *part = data ? ek_dataset_slice(data, 1, 9) : NULL;
+    ek_dataset *subset = part ? ek_dataset_subset(part, (int64_t[]){7, 0, 1}, 3) : NULL;
+    ek_status status = subset ? ek_dataset_normalize(subset, 0.5, 2) : ek_last_status();
+    ek_loader *loader = status == EK_OK ? ek_loader_new(subset, 2, NULL) : NULL;
+    status = loader ? EK_OK : ek_last_status();
+    ek_loader_free(loader);
+    ek_dataset_free(data);
+    ek_dataset_free(part);
+    ek_dataset_free(subset);
+    return status;
+}
+
+START_TEST(memory_runs_out)
+{
+    ck_assert_int_gt(assert_survives_refusals(glyphs_in_a_loader), 10);
+}
+END_TEST
+
 int main(void)
 {
-    return RUN_TESTS("loader", shuffled_epochs, last_batches, state_goes_on_where_it_was, errors, takes_no_memory);
+    return RUN_TESTS("loader", shuffled_epochs, last_batches, state_goes_on_where_it_was, errors, takes_no_memory,
+                     memory_runs_out);
 }

@@ -455,6 +455,22 @@ START_TEST(refused_arrays)
 }
 END_TEST
 
+/* Deflated data that are longer or shorter than both records say. */
+START_TEST(lying_sizes)
+{
+    const char *const files[] = {GOLDEN("unpacks_to_more.npz"), GOLDEN("unpacks_to_less.npz")};
+    const char *const texts[] = {"entry 'x': it unpacks to more bytes than the directory says",
+                                 "entry 'x': it unpacks to fewer bytes than the directory says"};
+    for (int i = 0; i < 2; i++) {
+        ek_npz *npz = ek_npz_open(files[i]);
+        ck_made(npz);
+        ck_assert_ptr_null(ek_npz_read(npz, "x"));
+        ck_error(EK_ERR_FORMAT, texts[i]);
+        ek_npz_close(npz);
+    }
+}
+END_TEST
+
 START_TEST(headers)
 {
     static const struct {
@@ -533,5 +549,5 @@ int main(void)
 {
     return RUN_TESTS("npz", written_by_numpy, versions_and_64_bit_records, types_that_cannot_be_read, round_trip,
                      same_tensors_same_bytes, old_archive_survives, writer_errors, disk_full, damage,
-                     refused_directories, refused_arrays, headers, lookups);
+                     refused_directories, refused_arrays, lying_sizes, headers, lookups);
 }

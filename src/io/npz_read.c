@@ -442,13 +442,11 @@ static ek_status read_elements(entry_reader *reader, const ek_npy *npy, ek_tenso
     return status;
 }
 
-/* Everything has been read: was it everything, and is it what was written? */
+/* The array's bytes have been read: do the coded data end with them, and are they what was written? */
 static ek_status check_end(entry_reader *reader, uint32_t crc)
 {
     unsigned char extra;
     size_t got = 0;
-    if (reader->left != 0)
-        return ek_stream_fail(&reader->stream, "bytes follow the array", NULL);
     ek_status status = ek_stream_read(&reader->stream, &extra, 1, &got);
     if (status == EK_OK && got)
         return ek_stream_fail(&reader->stream, "it unpacks to more bytes than the directory says", NULL);

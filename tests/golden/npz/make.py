@@ -2,7 +2,9 @@
 """Makes the .npz files of this folder with NumPy; test_npz.c knows what is in them.  NumPy 1.24 was used."""
 import io
 import os
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -48,7 +50,29 @@ class OnlyForward(io.RawIOBase):
         return self.file.write(data)
 
 
+def npy(n):
+    """An .npy file of n floats."""
+    array = io.BytesIO()
+    np.lib.format.write_array(array, np.arange(n, dtype="<f4"), version=(1, 0))
+    return array.getvalue()
+
+
+def lie(name, data, claimed):
+    """An archive of one entry, the deflated `data`, with the size and CRC of `claimed` in both its records."""
+    with zipfile.ZipFile(path(name), "w") as archive:
+        archive.writestr(zipfile.ZipInfo("x.npy"), data, zipfile.ZIP_DEFLATED)
+    with open(path(name), "rb") as file:
+        content = file.read()
+    for true, false in (len(data), len(claimed)), (zlib.crc32(data), zlib.crc32(claimed)):
+        assert content.count(struct.pack("<I", true)) == 2
+        content = content.replace(struct.pack("<I", true), struct.pack("<I", false))
+    with open(path(name), "wb") as file:
+        file.write(content)
+
+
 def main():
+    lie("unpacks_to_more.npz", npy(4) + b"extra", npy(4))
+    lie("unpacks_to_less.npz", npy(6)[:-8], npy(6))
     np.savez(path("savez.npz"), **arrays())
     np.savez_compressed(path("compressed.npz"), **arrays())
     with open(path("streamed.npz"), "wb") as file, io.BufferedWriter(OnlyForward(file)) as pipe:

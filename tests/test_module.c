@@ -513,7 +513,7 @@ START_TEST(summary_is_a_table)
                            "2.2      relu        (5, 4)               0\n"
                            "9 parameters, 36 bytes (6 trained); 2 values in buffers, 16 bytes\n"
                            "1: running ← 0.9·running + 0.1·batch\n"
-                           "bias of 0 is cancelled by counter 1: set opts.bias = false\n");
+                           "the bias of 0 (scale) is cancelled by 1 (counter): set opts.bias = false\n");
     /* Nothing was changed and nobody called. */
     ck_assert_str_eq(calls, "");
     ck_assert(ek_module_is_training(net) && !ek_module_is_training(ek_module_child(net, 2)));

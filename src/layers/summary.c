@@ -164,8 +164,8 @@ static void print_lost_biases(const table *t, FILE *out)
         int ndim = t->rows[i].shape.ndim;
         if (m->bias_axis && next->centers_axis &&
             ek_axis_resolve(m->bias_axis, ndim) == ek_axis_resolve(next->centers_axis, ndim))
-            fprintf(out, "bias of %s is cancelled by %s %s: set opts.bias = false\n", name_of(t, m, name),
-                    next->def.type, name_of(t, next, next_name));
+            fprintf(out, "the bias of %s (%s) is cancelled by %s (%s): set opts.bias = false\n", name_of(t, m, name),
+                    m->def.type, name_of(t, next, next_name), next->def.type);
     }
 }
 

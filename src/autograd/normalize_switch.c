@@ -41,10 +41,10 @@ static void pool_planes(const double *m, const double *v, int64_t count, int64_t
 {
     double sum = 0, within = 0, between = 0;
     for (int64_t i = 0; i < count; i++) {
-        sum += m[i * stride];
+        sum += m[i * stride] - m[0]; /* so that equal means have no spread */
         within += v[i * stride];
     }
-    *mean = sum / (double)count;
+    *mean = m[0] + sum / (double)count;
     for (int64_t i = 0; i < count; i++)
         between += (m[i * stride] - *mean) * (m[i * stride] - *mean);
     *variance = within / (double)count + between / divisor;
@@ -86,7 +86,10 @@ void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *sa
     }
     for (int64_t i = 0; i < n * c; i++) {
         int64_t sample = i / c, channel = i % c;
-        saved->center[i] = mixed->w[IN] * m[i] + mixed->w[LN] * mixed->m_ln[sample] + mixed->w[BN] * mixed->m_bn[channel];
+        /* Σ w_k·m_k with Σ w_k = 1, as differences: exact where the means agree */
+        saved->center[i] = m[i] + mixed->w[LN] * (mixed->m_ln[sample] - m[i]);
+        if (mixed->batch)
+            saved->center[i] += mixed->w[BN] * (mixed->m_bn[channel] - m[i]);
         double variance = mixed->u[IN] * mixed->v_in[i] + mixed->u[LN] * mixed->v_ln[sample] +
                           mixed->u[BN] * mixed->v_bn[channel];
         saved->rstd[i] = norm_rstd(variance, eps);

@@ -12,19 +12,21 @@
 
 /* ---- forward kernels ---------------------------------------------------------------------------------------------- */
 
-/* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements in two passes; without `center` the mean is 0. */
+/* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements in two passes; without `center` the mean is 0.  Summed
+ * as differences from the first element, so that the variance of equal elements is exactly 0 in every type. */
 EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
 {
     norm_moments out = {0, 0};
     double sum[LANES] = {0}, square[LANES] = {0};
     const int64_t body = n - n % LANES;
     if (center) {
+        const double first = (double)x[0];
         for (int64_t i = 0; i < body; i += LANES)
             for (int l = 0; l < LANES; l++)
-                sum[l] += (double)x[i + l];
+                sum[l] += (double)x[i + l] - first;
         for (int64_t i = body; i < n; i++)
-            sum[i - body] += (double)x[i];
-        out.mean = fold(sum) / (double)n;
+            sum[i - body] += (double)x[i] - first;
+        out.mean = first + fold(sum) / (double)n;
     }
     const double mean = out.mean;
     for (int64_t i = 0; i < body; i += LANES)
@@ -46,11 +48,11 @@ EK_KERNEL static void FN(norm_column_moments)(int64_t rows, int64_t columns, int
 {
     double sum[COLUMN_BLOCK] = {0}, square[COLUMN_BLOCK] = {0};
     if (center)
-        for (int64_t r = 0; r < rows; r++)
+        for (int64_t r = 1; r < rows; r++)
             for (int64_t c = 0; c < columns; c++)
-                sum[c] += (double)x[r * stride + c];
+                sum[c] += (double)x[r * stride + c] - (double)x[c];
     for (int64_t c = 0; c < columns; c++)
-        sum[c] /= (double)rows;
+        sum[c] = center ? (double)x[c] + sum[c] / (double)rows : 0;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++) {
             double d = (double)x[r * stride + c] - sum[c];
@@ -149,28 +151,41 @@ EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64
         out[c] = (norm_sums){plain[c], product[c]};
 }
 
-/* dx = a·dy + b·(x − m) + c; x, dy, dx: [n]. */
-EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL a, REAL b,
-                                         REAL c)
+/* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b/r and r stay in range where b·(x − m) with b ~ r² would not.  x is NULL where
+ * nothing flows through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
+EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
+                                         REAL a, REAL b, REAL c)
 {
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = a * dy[i] + (b * (x[i] - mean) + c);
+    if (x)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a * dy[i] + (b * ((x[i] - mean) * rstd) + c);
+    else
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a * dy[i];
 }
 
-/* dx = r·γ·dy + b·(x − m) + c; x, dy, dx, gamma: [n]. */
+/* dx = r·γ·dy + b·x̂ + c; x, dy, dx, gamma: [n]. */
 EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
                                          const REAL *gamma, REAL b, REAL c)
 {
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = rstd * gamma[i] * dy[i] + (b * (x[i] - mean) + c);
+    if (x)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = rstd * gamma[i] * dy[i] + (b * ((x[i] - mean) * rstd) + c);
+    else
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = rstd * gamma[i] * dy[i];
 }
 
-/* dx = a·dy + b·(x − m) + c with a group per column; all [n]. */
+/* dx = a·dy + b·x̂ + c with a group per column; all [n]. */
 EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, const REAL *mean,
-                                          const REAL *a, const REAL *b, const REAL *c)
+                                          const REAL *rstd, const REAL *a, const REAL *b, const REAL *c)
 {
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = a[i] * dy[i] + (b[i] * (x[i] - mean[i]) + c[i]);
+    if (x)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a[i] * dy[i] + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a[i] * dy[i];
 }
 
 /* ---- loops over pieces, runs and rows -------------------------------------------------------------------------------- */
@@ -185,7 +200,7 @@ typedef struct {
     norm_moments *moments; /* [pieces] or [row blocks][columns] */
     norm_sums *sums;       /* likewise */
     const double *dm, *dv; /* [groups], already divided by what they spread over; NULL: no gradient through statistics */
-    const REAL *column[4]; /* [stats.batch][columns] coefficients of the column kernels */
+    const REAL *column[5]; /* [stats.batch][columns] coefficients of the column kernels */
     int64_t segment, pieces_per_segment, rows_per_block, blocks, vector_chunk;
     double *affine_parts; /* [vector chunks][2][affine_groups]: dγ, dβ */
 } FN(norm_loop);
@@ -281,14 +296,16 @@ static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
     for (int64_t r = begin; r < end; r++) {
         int64_t start = r * plan->run, group = norm_group(plan->stats, start);
         double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
-        double b = t->dv ? t->dv[group] : 0, c = t->dm ? t->dm[group] + b * ((double)(REAL)mean - mean) : 0;
-        const REAL *x = t->x + start, *dy = t->dy + start;
+        double slope = t->dv ? t->dv[group] : 0, b = rstd > 0 ? slope / rstd : 0;
+        double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
+        const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start;
         if (plan->vector_affine && t->gamma) {
             FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd,
                                t->gamma + start % plan->affine_groups, (REAL)b, (REAL)c);
         } else {
             double gamma = t->gamma ? (double)t->gamma[norm_group(plan->affine, start)] : 1;
-            FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)(gamma * rstd), (REAL)b, (REAL)c);
+            FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd),
+                               (REAL)b, (REAL)c);
         }
     }
 }
@@ -310,8 +327,9 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
     const int64_t columns = t->plan->stats.group;
     for (int64_t r = begin; r < end; r++) {
         int64_t at = r / t->plan->stats.outer * columns;
-        FN(norm_dx_columns)(columns, t->x + r * columns, t->dy + r * columns, t->out + r * columns, t->column[0] + at,
-                            t->column[1] + at, t->column[2] + at, t->column[3] + at);
+        FN(norm_dx_columns)(columns, t->dv ? t->x + r * columns : NULL, t->dy + r * columns, t->out + r * columns,
+                            t->column[0] + at, t->column[1] + at, t->column[2] + at, t->column[3] + at,
+                            t->column[4] + at);
     }
 }
 
@@ -338,9 +356,10 @@ static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_s
 static ek_status FN(apply_coefficients)(ek_node *node, FN(norm_loop) *t)
 {
     const int64_t groups = t->plan->groups, columns = t->plan->stats.group;
-    REAL *center = ek_node_scratch(node, (size_t)(3 * groups) * sizeof *center), *a = center + groups, *b = a + groups;
+    REAL *center = ek_node_scratch(node, (size_t)(3 * groups) * sizeof *center);
     if (!center)
         return EK_ERR_MEMORY;
+    REAL *a = center + groups, *b = a + groups;
     for (int64_t g = 0; g < groups; g++) {
         int64_t at = t->plan->vector_affine ? g % columns : 0;
         double m = t->saved->center[g], rstd = t->saved->rstd[g], gamma = t->gamma ? (double)t->gamma[at] : 1;
@@ -492,26 +511,25 @@ static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *
     return EK_OK;
 }
 
-/* m, a = γ·r, b, c per column and batch of the statistics view. */
+/* m, r, a = γ·r, b, c per column and batch of the statistics view. */
 static ek_status FN(dx_coefficients)(ek_node *node, FN(norm_loop) *t)
 {
     const int64_t groups = t->plan->groups, columns = t->plan->stats.group;
-    REAL *mean = ek_node_scratch(node, (size_t)(4 * groups) * sizeof *mean);
-    if (!mean)
+    REAL *table = ek_node_scratch(node, (size_t)(5 * groups) * sizeof *table);
+    if (!table)
         return EK_ERR_MEMORY;
-    REAL *a = mean + groups, *b = a + groups, *c = b + groups;
+    REAL *mean = table, *r = mean + groups, *a = r + groups, *b = a + groups, *c = b + groups;
     for (int64_t g = 0; g < groups; g++) {
         double m = t->saved->mean[g], gamma = t->gamma ? (double)t->gamma[t->plan->vector_affine ? g % columns : 0] : 1;
-        double slope = t->dv ? t->dv[g] : 0;
+        double rstd = t->saved->rstd[g], slope = t->dv ? t->dv[g] : 0;
         mean[g] = (REAL)m;
-        a[g] = (REAL)(gamma * t->saved->rstd[g]);
-        b[g] = (REAL)slope;
+        r[g] = (REAL)rstd;
+        a[g] = (REAL)(gamma * rstd);
+        b[g] = (REAL)(rstd > 0 ? slope / rstd : 0);
         c[g] = (REAL)(t->dm ? t->dm[g] + slope * ((double)mean[g] - m) : 0);
     }
-    t->column[0] = mean;
-    t->column[1] = a;
-    t->column[2] = b;
-    t->column[3] = c;
+    for (int i = 0; i < 5; i++)
+        t->column[i] = table + i * groups;
     return EK_OK;
 }
 

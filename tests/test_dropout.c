@@ -135,8 +135,32 @@ START_TEST(threads_change_no_bit)
 }
 END_TEST
 
+static ek_status use_dropout(void)
+{
+    ek_rng rng = ek_rng_seed(1);
+    ek_tensor *x = ek_ones(EK_F32, EK_SHAPE(400000));
+    ek_tape *t = ek_tape_new();
+    ek_status status = x && t ? ek_tensor_set_requires_grad(x, true) : EK_ERR_MEMORY;
+    if (status == EK_OK) {
+        ek_tensor *y = ek_dropout(t, x, 0.5, &rng);
+        ck_assert_uint_eq(rng.counter, y ? 100000 : 0);
+        status = ek_backward(t, ek_sum(t, y, EK_ALL_AXES, false));
+    }
+    ek_tape_free(t);
+    ek_tensor_free(x);
+    return status;
+}
+
+START_TEST(want_of_memory_is_survived)
+{
+    ck_ok(ek_set_num_threads(1));
+    ck_assert_int_gt(assert_survives_refusals(use_dropout), 4);
+}
+END_TEST
+
 int main(void)
 {
     return RUN_TESTS("dropout", the_mask_is_a_function_of_generator_and_position, the_frequency_is_right,
-                     the_generator_moves_on_by_the_blocks_drawn, bad_arguments_are_refused, threads_change_no_bit);
+                     the_generator_moves_on_by_the_blocks_drawn, bad_arguments_are_refused, threads_change_no_bit,
+                     want_of_memory_is_survived);
 }

@@ -636,6 +636,35 @@ START_TEST(threads_change_no_bit)
 }
 END_TEST
 
+/* Large enough that every op asks the tape, and the tape the allocator, for more. */
+static ek_status use_losses(void)
+{
+    ek_tensor *x = ek_ones(EK_F32, EK_SHAPE(900, 300)), *target = ek_zeros(EK_I64, EK_SHAPE(900));
+    ek_tape *t = ek_tape_new();
+    ek_status status = x && target && t ? ek_tensor_set_requires_grad(x, true) : EK_ERR_MEMORY;
+    if (status == EK_OK) {
+        ek_cross_entropy_opts each = {EK_REDUCE_NONE, -100, 0.1};
+        ek_tensor *y = ek_softmax(t, x, 0), *z = ek_log_softmax(t, x, 1);
+        ek_tensor *a = ek_mse_loss(t, y, z, EK_REDUCE_MEAN), *b = ek_huber_loss(t, z, y, 1, EK_REDUCE_SUM);
+        ek_tensor *c = ek_mean(t, ek_bce_with_logits(t, z, y, EK_REDUCE_NONE), EK_ALL_AXES, false);
+        ek_tensor *d = ek_sum(t, ek_cross_entropy(t, z, target, &each), EK_ALL_AXES, false);
+        status = ek_backward(t, ek_add(t, ek_add(t, a, b), ek_add(t, c, d)));
+        if (status != EK_OK)
+            ck_assert_ptr_null(ek_tensor_grad(x));
+    }
+    ek_tape_free(t);
+    ek_tensor_free(x);
+    ek_tensor_free(target);
+    return status;
+}
+
+START_TEST(want_of_memory_is_survived)
+{
+    ck_ok(ek_set_num_threads(1));
+    ck_assert_int_gt(assert_survives_refusals(use_losses), 8);
+}
+END_TEST
+
 int main(void)
 {
     return RUN_TESTS("losses", softmax_follows_the_definition, softmax_of_extreme_lines,
@@ -643,5 +672,5 @@ int main(void)
                      cross_entropy_at_the_edges, cross_entropy_refuses, right_answers_are_counted,
                      elementwise_losses_are_those_of_pytorch, reductions_are_exact_sums,
                      elementwise_losses_at_the_edges, elementwise_losses_refuse, softmax_refuses,
-                     no_elements_are_no_problem, threads_change_no_bit);
+                     no_elements_are_no_problem, threads_change_no_bit, want_of_memory_is_survived);
 }

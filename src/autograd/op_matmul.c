@@ -29,7 +29,7 @@ static void FN(matmul_pair)(const FN(matmul_arguments) *g, int64_t flat, REAL *o
     const matmul_plan *p = g->plan;
     const REAL *a = g->a + ek_broadcast_offset(p->batch_a, p->batch, flat) * p->m * p->k;
     const REAL *b = g->b + ek_broadcast_offset(p->batch_b, p->batch, flat) * p->k * p->n;
-    const REAL *dy = g->y + flat * p->m * p->n;
+    const REAL *dy = g->y ? g->y + flat * p->m * p->n : NULL; /* the forward has none */
     switch (g->result->what) {
     case RESULT_Y: FN(matmul_product)(g, p->ta, p->tb, p->m, p->n, p->k, a, b, out, accumulate); break;
     case RESULT_DA: /* dy·op(b)ᵀ, transposed again where a is stored so */

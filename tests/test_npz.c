@@ -9,7 +9,7 @@
 
 #define GOLDEN(name) TEST_DATA_DIR "/golden/npz/" name
 
-/* ---- archives that NumPy wrote --------------------------------------------------------------------------------------- */
+/* ---- archives that NumPy wrote ----------------------------------------------------------------------------------- */
 
 static ek_tensor *read_entry(ek_npz *npz, const char *name, ek_dtype dtype, const char *shape)
 {
@@ -107,10 +107,11 @@ START_TEST(types_that_cannot_be_read)
 }
 END_TEST
 
-/* ---- round trips ------------------------------------------------------------------------------------------------------ */
+/* ---- round trips ------------------------------------------------------------------------------------------------- */
 
 enum { SAMPLES = 8 };
-static const char *const sample_names[SAMPLES] = {"0.weight", "a/b", "ünïcode", "f64", "scalar", "none", "deep", "large"};
+static const char *const sample_names[SAMPLES] = {"0.weight", "a/b",  "ünïcode", "f64",
+                                                  "scalar",   "none", "deep",    "large"};
 
 static void make_samples(ek_tensor *samples[SAMPLES])
 {
@@ -186,7 +187,7 @@ START_TEST(same_tensors_same_bytes)
 }
 END_TEST
 
-/* ---- the writer's errors ---------------------------------------------------------------------------------------------- */
+/* ---- the writer's errors ----------------------------------------------------------------------------------------- */
 
 START_TEST(old_archive_survives)
 {
@@ -276,7 +277,7 @@ START_TEST(disk_full)
 }
 END_TEST
 
-/* ---- damaged archives -------------------------------------------------------------------------------------------------- */
+/* ---- damaged archives -------------------------------------------------------------------------------------------- */
 
 /* Reads all there is; false when the archive or an entry is refused, always with a message of a fitting kind. */
 static bool reads_like(const char *path, ek_tensor **expected, const char *const *names, int n, bool *same)
@@ -329,7 +330,8 @@ START_TEST(damage)
         }
         for (size_t cut = n; cut-- > 0;) {
             cut_file(path, cut);
-            ck_assert_msg(!reads_like(path, t, names, 2, &same), "%zu of %zu bytes of %s were accepted", cut, n, files[f]);
+            bool fine = reads_like(path, t, names, 2, &same);
+            ck_assert_msg(!fine, "%zu of %zu bytes of %s were accepted", cut, n, files[f]);
         }
         free(bytes);
     }
@@ -390,12 +392,12 @@ START_TEST(refused_directories)
     archive a = make_archive();
     free(a.bytes);
     const size_t first = a.directory, second = a.second_record;
-    expect_refused(patched(a.end, "XX", 2), "is not a readable .npz archive: it has no end record (truncated, or no zip "
-                   "at all)");
+    expect_refused(patched(a.end, "XX", 2), "is not a readable .npz archive: it has no end record (truncated, or no "
+                   "zip at all)");
     expect_refused(patched(a.end + END_DISK, "\1", 1), "it is one part of several");
     expect_refused(patched(a.end + END_ENTRIES, "\3", 1), "it is one part of several");
     expect_refused(patched(a.end + END_ENTRIES_HERE, "\1\0\1", 3), "its directory is damaged");
-    expect_refused(patched(a.end + END_ENTRIES_HERE, "\xFF\xFF\xFF\xFF", 4), "its directory does not fit into the file");
+    expect_refused(patched(a.end + END_ENTRIES_HERE, "\xFF\xFF\xFF\xFF", 4), "its directory does not fit into the");
     expect_refused(patched(a.end + END_DIRECTORY_OFFSET, "\xFF\xFF\xFF\x7F", 4), "its directory does not fit");
     expect_refused(patched(a.end + END_DIRECTORY_BYTES, "\1", 1), "its directory does not fit");
     expect_refused(patched(first, "XX", 2), "its directory is damaged");
@@ -405,10 +407,11 @@ START_TEST(refused_directories)
     expect_refused(patched(first + CENTRAL_METHOD, "\14", 1), "packed by a method other than deflate");
     expect_refused(patched(second + CENTRAL_OFFSET, "\xFF\xFF\xFF\x7F", 4), "entry 'bb': it lies outside the file");
     expect_refused(patched(second + CENTRAL_OFFSET, "\xFF\xFF\xFF\xFF", 4), "entry 'bb': it lies outside the file");
-    expect_refused(patched(first + CENTRAL_PLAIN, "\xFF\xFF\xFF\x7F", 4), "entry 'aa': its sizes contradict each other");
+    expect_refused(patched(first + CENTRAL_PLAIN, "\xFF\xFF\xFF\x7F", 4), "'aa': its sizes contradict each other");
     expect_refused(patched(first + CENTRAL_PACKED, "\xFF\xFF\xFF\x7F\xFF\xFF\xFF\x7F", 8), "it lies outside the file");
-    expect_refused(patched(first + CENTRAL_CRC, "XX", 2), "entry 'aa': its own record and the directory contradict each "
-                   "other");
+    expect_refused(patched(first + CENTRAL_CRC, "XX", 2), "entry 'aa': its own record and the directory contradict "
+                   "each other");
+    expect_refused(patched(LOCAL_PLAIN, "\1", 1), "its own record and the directory contradict each other");
     expect_refused(patched(LOCAL_BYTES, "zz", 2), "its own record and the directory contradict each other");
     expect_refused(patched(first + CENTRAL_BYTES + 2, ".txt", 4), "expected entries called <name>.npy, got 'aa.txt'");
     expect_refused(patched(first + CENTRAL_BYTES, "a\n", 2), "a name holds control characters");

@@ -154,7 +154,7 @@ START_TEST(state_dict_of_pytorch)
 }
 END_TEST
 
-/* ---- refusals: the module is as it was --------------------------------------------------------------------------------- */
+/* ---- refusals: the module is as it was --------------------------------------------------------------------------- */
 
 static void expect_refused(ek_module *net, const char *path, const char *const *texts, int n)
 {

@@ -40,13 +40,13 @@ EK_API const char *ek_npz_name(const ek_npz *npz, int64_t i);
 /* The entry of that name, −1 (and no error) when there is none. */
 EK_API int64_t ek_npz_find(const ek_npz *npz, const char *name);
 /* Reads one array; the tensor is the caller's.  '<f4' and '<f8' keep their type; bool, int8 to int64, uint8 to uint32
- * become int64; other types are EK_ERR_DTYPE.  An array in Fortran order comes out in C order.  Sizes are checked before
- * memory is taken, the CRC afterwards (EK_ERR_FORMAT).  The second form by index. */
+ * become int64; other types are EK_ERR_DTYPE.  An array in Fortran order comes out in C order.  Sizes are checked
+ * before memory is taken, the CRC afterwards (EK_ERR_FORMAT).  The second form by index. */
 EK_API ek_tensor *ek_npz_read(const ek_npz *npz, const char *name);
 EK_API ek_tensor *ek_npz_read_at(const ek_npz *npz, int64_t i);
 EK_API void ek_npz_close(ek_npz *npz);
 
-/* ---- a module's parameters and buffers ------------------------------------------------------------------------------- */
+/* ---- a module's parameters and buffers --------------------------------------------------------------------------- */
 /* Writes every parameter and buffer of `module` to an .npz archive, under the names of PyTorch's state_dict
  * ("0.weight", "1.running_mean", "1.num_batches_tracked").  The file at `path` is replaced whole or not at all. */
 EK_API ek_status ek_save(ek_module *module, const char *path);

@@ -58,7 +58,7 @@ EK_API ek_tensor *ek_dataset_x(const ek_dataset *data);
 EK_API ek_tensor *ek_dataset_y(const ek_dataset *data);
 EK_API void ek_dataset_free(ek_dataset *data);
 
-/* ---- mini-batches ------------------------------------------------------------------------------------------------- */
+/* ---- mini-batches ------------------------------------------------------------------------------------------------ */
 typedef struct ek_loader ek_loader;
 
 typedef struct ek_loader_opts {

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- making them --------------------------------------------------------------------------------------------------- */
+/* ---- making them ------------------------------------------------------------------------------------------------- */
 
 /* Labels in 0 … num_classes−1; finds num_classes where it is 0. */
 static ek_status check_labels(const char *who, const ek_tensor *y, int64_t *num_classes)
@@ -84,7 +84,7 @@ void ek_dataset_free(ek_dataset *data)
     ek_release(data);
 }
 
-/* ---- parts --------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------- */
 
 static size_t row_bytes(const ek_tensor *t)
 {
@@ -145,7 +145,7 @@ ek_dataset *ek_dataset_slice(const ek_dataset *data, int64_t start, int64_t stop
     return ek_dataset_own(who, x, x ? sliced(data->y, start, stop) : NULL, data->num_classes);
 }
 
-/* ---- statistics and access ------------------------------------------------------------------------------------------ */
+/* ---- statistics and access --------------------------------------------------------------------------------------- */
 
 static ek_status check_float(const char *who, const ek_dataset *data)
 {

@@ -58,7 +58,7 @@ ek_status ek_file_read(const ek_file *file, int64_t offset, void *out, size_t by
     return EK_OK;
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------------------ */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 
 voidpf ek_zlib_allocate(voidpf user, uInt items, uInt bytes)
 {

@@ -35,7 +35,8 @@ static const stroke signs[CLASSES][MAX_STROKES] = {
     /* eight */ {{ARC, 0, -0.48f, 0.5f, 0.46f, 1, 5}, {ARC, 0, 0.48f, 0.58f, 0.5f, -1, 3}},
     /* open ring with a bar */ {{ARC, 0.1f, 0, 0.8f, 0.9f, 0.55f, 3.45f}, {LINE, -0.7f, 0, 0.55f, 0, 0, 0}},
     /* arch */
-    {{ARC, 0, -0.1f, 0.7f, 0.8f, 2, 4}, {LINE, -0.7f, -0.1f, -0.7f, 0.95f, 0, 0}, {LINE, 0.7f, -0.1f, 0.7f, 0.95f, 0, 0}},
+    {{ARC, 0, -0.1f, 0.7f, 0.8f, 2, 4}, {LINE, -0.7f, -0.1f, -0.7f, 0.95f, 0, 0},
+     {LINE, 0.7f, -0.1f, 0.7f, 0.95f, 0, 0}},
     /* fork */
     {{LINE, 0, 0.95f, 0, 0, 0, 0}, {LINE, 0, 0, -0.75f, -0.9f, 0, 0}, {LINE, 0, 0, 0.75f, -0.9f, 0, 0}},
 };
@@ -59,7 +60,7 @@ static double between(ek_rng *rng, double low, double high)
     return low + (high - low) * ek_rng_uniform(rng);
 }
 
-/* ---- geometry ------------------------------------------------------------------------------------------------------ */
+/* ---- geometry ---------------------------------------------------------------------------------------------------- */
 
 /* Cuts the strokes of a sign into straight segments, in sign coordinates. */
 static int flatten(const stroke *strokes, segment *out)
@@ -110,7 +111,7 @@ static void move_point(const placement *p, float *x, float *y)
     *y = (float)(p->y + p->yx * u + p->yy * v);
 }
 
-/* ---- drawing ------------------------------------------------------------------------------------------------------- */
+/* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
 /* Squared distance of a point to a segment. */
 static inline float distance2(const segment *s, float x, float y)
@@ -178,7 +179,8 @@ static void cover_part(ek_rng *rng, float *ink)
  * of standard deviation spread.noise. */
 static void shade(ek_rng *rng, const float *ink, float *image)
 {
-    float ground = (float)between(rng, 0, spread.ground), contrast = (float)between(rng, spread.ink_low, spread.ink_high);
+    float ground = (float)between(rng, 0, spread.ground);
+    float contrast = (float)between(rng, spread.ink_low, spread.ink_high);
     float slope_x = (float)between(rng, -spread.slope, spread.slope) / SIDE;
     float slope_y = (float)between(rng, -spread.slope, spread.slope) / SIDE;
     float noise = (float)(spread.noise * 2.449489742783178 / 65536); /* √6 per uniform pair, of 16 bits each */
@@ -194,7 +196,7 @@ static void shade(ek_rng *rng, const float *ink, float *image)
     }
 }
 
-/* ---- the data set --------------------------------------------------------------------------------------------------- */
+/* ---- the data set ------------------------------------------------------------------------------------------------ */
 
 typedef struct glyph_job {
     ek_rng images, orders; /* block i of either is image i's, or the i-th ten's, own key */

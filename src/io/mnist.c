@@ -68,9 +68,10 @@ ek_dataset *ek_dataset_from_mnist(const char *folder, ek_split split)
                 folder ? folder : "NULL", (int)split);
         return NULL;
     }
-    char *images = find_file(who, folder, split == EK_TRAIN ? "train-images-idx3-ubyte" : "t10k-images-idx3-ubyte");
+    bool train = split == EK_TRAIN;
+    char *images = find_file(who, folder, train ? "train-images-idx3-ubyte" : "t10k-images-idx3-ubyte");
     char *labels =
-        images ? find_file(who, folder, split == EK_TRAIN ? "train-labels-idx1-ubyte" : "t10k-labels-idx1-ubyte") : NULL;
+        images ? find_file(who, folder, train ? "train-labels-idx1-ubyte" : "t10k-labels-idx1-ubyte") : NULL;
     ek_dataset *data = labels ? from_idx(who, images, labels, 10) : NULL;
     ek_release(images);
     ek_release(labels);

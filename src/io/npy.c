@@ -14,7 +14,7 @@ static const struct {
     {"|u1", EK_I64, 1, false}, {"|b1", EK_I64, 1, false},
 };
 
-/* ---- reading -------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 typedef struct cursor {
     const char *at, *end;
@@ -105,8 +105,8 @@ static ek_status read_descr(cursor *c, ek_npy *npy)
             npy->is_signed = element_types[i].is_signed;
             return EK_OK;
         }
-    return ek_fail(EK_ERR_DTYPE, "expected float32, float64, bool, int8 to int64 or uint8 to uint32, little-endian, got "
-                   "'%.*s': convert with astype before saving", bytes < 40 ? (int)bytes : 40, text);
+    return ek_fail(EK_ERR_DTYPE, "expected float32, float64, bool, int8 to int64 or uint8 to uint32, little-endian, "
+                   "got '%.*s': convert with astype before saving", bytes < 40 ? (int)bytes : 40, text);
 }
 
 static ek_status read_shape(cursor *c, ek_npy *npy)
@@ -167,7 +167,7 @@ ek_status ek_npy_parse(const char *text, size_t bytes, ek_npy *npy)
     return EK_OK;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 size_t ek_npy_format(ek_dtype dtype, ek_shape shape, char header[EK_NPY_MAX_HEADER])
 {

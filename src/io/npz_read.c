@@ -39,7 +39,7 @@ static ek_status refuse_entry(const ek_npz *npz, const entry *e, const char *wha
     return ek_fail(EK_ERR_FORMAT, "%s: %s entry '%s': %s", npz->file.who, npz->path, e->name, what);
 }
 
-/* ---- the end of the archive ---------------------------------------------------------------------------------------- */
+/* ---- the end of the archive -------------------------------------------------------------------------------------- */
 
 typedef struct directory_place {
     uint64_t offset, bytes, entries;
@@ -121,7 +121,7 @@ static ek_status locate_directory(const ek_npz *npz, int64_t tail_bytes, directo
     return EK_OK;
 }
 
-/* ---- the directory -------------------------------------------------------------------------------------------------- */
+/* ---- the directory ----------------------------------------------------------------------------------------------- */
 
 /* Finds the zip64 field among `bytes` bytes of extra fields; NULL if there is none. */
 static const unsigned char *find_zip64(const unsigned char *extra, size_t bytes, size_t *field_bytes)
@@ -179,13 +179,15 @@ static ek_status read_central(const ek_npz *npz, const directory_place *place, u
     uint64_t left = place->bytes - *at;
     if (left < CENTRAL_BYTES || ek_little32(record) != CENTRAL_SIGNATURE)
         return refuse(npz, "its directory is damaged");
-    size_t name_bytes = ek_little16(record + CENTRAL_NAME_BYTES), extra_bytes = ek_little16(record + CENTRAL_EXTRA_BYTES);
+    size_t name_bytes = ek_little16(record + CENTRAL_NAME_BYTES);
+    size_t extra_bytes = ek_little16(record + CENTRAL_EXTRA_BYTES);
     size_t bytes = CENTRAL_BYTES + name_bytes + extra_bytes + ek_little16(record + CENTRAL_COMMENT_BYTES);
     if (bytes > left)
         return refuse(npz, "its directory is damaged");
     uint64_t plain = ek_little32(record + CENTRAL_PLAIN), packed = ek_little32(record + CENTRAL_PACKED);
     uint64_t offset = ek_little32(record + CENTRAL_OFFSET);
-    bool wide = widen((uint64_t *const[]){&plain, &packed, &offset}, 3, record + CENTRAL_BYTES + name_bytes, extra_bytes);
+    uint64_t *const sizes[] = {&plain, &packed, &offset};
+    bool wide = widen(sizes, 3, record + CENTRAL_BYTES + name_bytes, extra_bytes);
     e->flags = ek_little16(record + CENTRAL_FLAGS);
     e->method = ek_little16(record + CENTRAL_METHOD);
     e->crc = ek_little32(record + CENTRAL_CRC);
@@ -230,7 +232,8 @@ static ek_status read_local(const ek_npz *npz, const directory_place *place, ent
     if (status == EK_OK && !(e->flags & ZIP_FLAG_AFTER)) {
         uint64_t plain = ek_little32(record + LOCAL_PLAIN), packed = ek_little32(record + LOCAL_PACKED);
         same = same && widen((uint64_t *const[]){&plain, &packed}, 2, text + name_bytes, extra_bytes) &&
-               plain == (uint64_t)e->plain && packed == (uint64_t)e->packed && ek_little32(record + LOCAL_CRC) == e->crc;
+               plain == (uint64_t)e->plain && packed == (uint64_t)e->packed &&
+               ek_little32(record + LOCAL_CRC) == e->crc;
     }
     ek_release(text);
     if (status == EK_OK && !same)
@@ -356,7 +359,7 @@ int64_t ek_npz_find(const ek_npz *npz, const char *name)
     return -1;
 }
 
-/* ---- arrays --------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------------------------------------------------ */
 
 typedef struct entry_reader {
     ek_stream stream;

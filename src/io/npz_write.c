@@ -47,7 +47,7 @@ static void put64(unsigned char *p, uint64_t value)
     put32(p + 4, value >> 32);
 }
 
-/* ---- the temporary file -------------------------------------------------------------------------------------------- */
+/* ---- the temporary file ------------------------------------------------------------------------------------------ */
 
 static ek_status system_fail(ek_npz_writer *writer, const char *what)
 {
@@ -159,7 +159,7 @@ void ek_npz_writer_zip64_from(ek_npz_writer *writer, uint64_t bytes)
     writer->zip64_from = bytes;
 }
 
-/* ---- entries -------------------------------------------------------------------------------------------------------- */
+/* ---- entries ----------------------------------------------------------------------------------------------------- */
 
 typedef struct entry {
     const char *name; /* without ".npy" */
@@ -341,7 +341,7 @@ ek_status ek_npz_writer_add(ek_npz_writer *writer, const char *name, const ek_te
     return status;
 }
 
-/* ---- the end -------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static ek_status write_directory(ek_npz_writer *writer)
 {
@@ -390,9 +390,12 @@ ek_status ek_npz_writer_close(ek_npz_writer *writer)
 {
     if (!writer)
         return ek_fail(EK_ERR_ARGUMENT, "npz_writer_close: expected a writer, got NULL");
-    ek_status status = writer->failed == EK_OK ? write_directory(writer)
-                                               : ek_fail(EK_ERR_STATE, "npz_writer_close: an earlier write to %s failed; "
-                                                         "the archive is given up", writer->path);
+    ek_status status = writer->failed;
+    if (status == EK_OK)
+        status = write_directory(writer);
+    else
+        status = ek_fail(EK_ERR_STATE, "npz_writer_close: an earlier write to %s failed; the archive is given up",
+                         writer->path);
     if (status == EK_OK && fsync(writer->descriptor) != 0)
         status = system_fail(writer, "sync");
     if (status == EK_OK && rename(writer->temporary, writer->path) != 0)

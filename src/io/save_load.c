@@ -37,7 +37,7 @@ ek_status ek_save(ek_module *module, const char *path)
     return status;
 }
 
-/* ---- loading --------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 #define LIST_BYTES 1200 /* of an error message's 2048, half of which may be the path */
 

@@ -152,6 +152,10 @@ START_TEST(permute_moves_every_element)
     check_permute(EK_F32, EK_SHAPE(300, 200), (int64_t[]){1, 0}); /* several chunks */
     check_permute(EK_I64, EK_SHAPE(40, 30, 50), (int64_t[]){2, 0, 1});
     check_permute(EK_F64, EK_SHAPE(40, 30, 50), (int64_t[]){1, 0, 2});
+    check_permute(EK_F32, EK_SHAPE(5000, 3), (int64_t[]){1, 0}); /* rows in several pieces */
+    check_permute(EK_F32, EK_SHAPE(3, 17, 33, 18), (int64_t[]){0, 3, 1, 2});
+    check_permute(EK_I64, EK_SHAPE(3, 17, 33, 18), (int64_t[]){2, 3, 0, 1});
+    check_permute(EK_F64, EK_SHAPE(3, 17, 33, 18), (int64_t[]){3, 1, 0, 2});
 }
 END_TEST
 

@@ -21,48 +21,81 @@ static ek_status permute_infer(const ek_node *node, ek_dtype *dtype, ek_shape *s
     return EK_OK;
 }
 
-/* How to write a row-major tensor from one whose strides are `stride` (in elements): axes of size 1 left out,
- * neighbours merged where the source goes on through both. */
+/* Axes of size 1 are left out, neighbours merged where the source goes on through both.  If the innermost axis is
+ * contiguous in the source as well, runs of it are copied.  If not, another axis is: the two make a matrix to
+ * transpose, in tiles that use up every cache line they touch.  `n` counts the axes outside the run or matrix. */
 typedef struct permute_plan {
-    int n; /* at least 1 */
-    int64_t size[EK_MAX_NDIM], stride[EK_MAX_NDIM];
-    size_t element; /* bytes */
+    int n;
+    int64_t size[EK_MAX_NDIM], src_stride[EK_MAX_NDIM], dst_stride[EK_MAX_NDIM]; /* in elements */
+    int64_t rows, columns, src_step, dst_step; /* dst[i·dst_step + j] = src[j·src_step + i], i < rows, j < columns */
+    size_t element;                            /* bytes */
     const char *src;
     char *dst;
 } permute_plan;
 
-/* y[i] = x[i·stride] for elements of 4 or 8 bytes. */
-static inline void gather(int64_t n, const char *x, int64_t stride, char *y, size_t bytes)
+enum { TILE = 16, TILES_PER_ITEM = 64 };
+
+/* y[i·sy + j] = x[j·sx + i] for elements of 4 or 8 bytes. */
+static inline void transpose_tile(int64_t rows, int64_t columns, const char *x, int64_t sx, char *y, int64_t sy,
+                                  size_t bytes)
 {
-    for (int64_t i = 0; i < n; i++)
-        memcpy(y + (size_t)i * bytes, x + (size_t)(i * stride) * bytes, bytes);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            memcpy(y + (size_t)(i * sy + j) * bytes, x + (size_t)(j * sx + i) * bytes, bytes);
 }
 
-static void permute_range(void *context, int64_t begin, int64_t end)
+/* Items are (position of the outer axes, strip of rows, piece of columns). */
+static void transpose_items(void *context, int64_t begin, int64_t end)
 {
     const permute_plan *plan = context;
-    int outer = plan->n - 1;
-    int64_t run = plan->size[outer], stride = plan->stride[outer];
+    int64_t piece = TILE * TILES_PER_ITEM, pieces = (plan->columns + piece - 1) / piece;
+    int64_t strips = (plan->rows + TILE - 1) / TILE;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t outer = item / pieces / strips, i = item / pieces % strips * TILE, first = item % pieces * piece;
+        int64_t rows = plan->rows - i < TILE ? plan->rows - i : TILE;
+        int64_t last = first + piece < plan->columns ? first + piece : plan->columns;
+        int64_t from = ek_strided_offset(plan->n, plan->size, plan->src_stride, outer) + i;
+        int64_t to = ek_strided_offset(plan->n, plan->size, plan->dst_stride, outer) + i * plan->dst_step;
+        for (int64_t j = first; j < last; j += TILE) {
+            int64_t columns = last - j < TILE ? last - j : TILE;
+            const char *x = plan->src + (size_t)(from + j * plan->src_step) * plan->element;
+            char *y = plan->dst + (size_t)(to + j) * plan->element;
+            if (plan->element == 4)
+                transpose_tile(rows, columns, x, plan->src_step, y, plan->dst_step, 4);
+            else
+                transpose_tile(rows, columns, x, plan->src_step, y, plan->dst_step, 8);
+        }
+    }
+}
+
+/* Elements begin … end−1 of dst, in runs of `columns`. */
+static void copy_runs(void *context, int64_t begin, int64_t end)
+{
+    const permute_plan *plan = context;
     while (begin < end) {
-        int64_t row = begin / run, column = begin % run;
-        int64_t n = run - column < end - begin ? run - column : end - begin;
-        int64_t from = ek_strided_offset(outer, plan->size, plan->stride, row) + column * stride;
-        const char *x = plan->src + (size_t)from * plan->element;
-        char *y = plan->dst + (size_t)begin * plan->element;
-        if (stride == 1)
-            memcpy(y, x, (size_t)n * plan->element);
-        else if (plan->element == 4)
-            gather(n, x, stride, y, 4);
-        else
-            gather(n, x, stride, y, 8);
+        int64_t row = begin / plan->columns, column = begin % plan->columns;
+        int64_t n = plan->columns - column < end - begin ? plan->columns - column : end - begin;
+        int64_t from = ek_strided_offset(plan->n, plan->size, plan->src_stride, row) + column;
+        memcpy(plan->dst + (size_t)begin * plan->element, plan->src + (size_t)from * plan->element,
+               (size_t)n * plan->element);
         begin += n;
     }
 }
 
-/* dst axis i = src axis order[i], for src of shape `from`. */
-static void permute(size_t element, ek_shape from, const int *order, const void *src, void *dst)
+static void remove_axis(permute_plan *plan, int axis)
 {
-    permute_plan plan = {.element = element, .src = src, .dst = dst};
+    plan->n--;
+    for (int i = axis; i < plan->n; i++) {
+        plan->size[i] = plan->size[i + 1];
+        plan->src_stride[i] = plan->src_stride[i + 1];
+        plan->dst_stride[i] = plan->dst_stride[i + 1];
+    }
+}
+
+/* The axes of dst, merged, with their strides in both. */
+static permute_plan merge_axes(ek_shape from, const int *order)
+{
+    permute_plan plan = {.n = 0};
     int64_t numel = 1, stride[EK_MAX_NDIM];
     for (int i = from.ndim - 1; i >= 0; i--) {
         stride[i] = numel;
@@ -72,19 +105,48 @@ static void permute(size_t element, ek_shape from, const int *order, const void 
         int64_t size = from.dim[order[i]];
         if (size == 1)
             continue;
-        if (plan.n > 0 && plan.stride[plan.n - 1] == size * stride[order[i]]) {
+        if (plan.n > 0 && plan.src_stride[plan.n - 1] == size * stride[order[i]]) {
             plan.size[plan.n - 1] *= size;
-            plan.stride[plan.n - 1] = stride[order[i]];
+            plan.src_stride[plan.n - 1] = stride[order[i]];
         } else {
             plan.size[plan.n] = size;
-            plan.stride[plan.n++] = stride[order[i]];
+            plan.src_stride[plan.n++] = stride[order[i]];
         }
     }
     if (plan.n == 0) { /* one element */
         plan.size[0] = 1;
-        plan.stride[plan.n++] = 1;
+        plan.src_stride[plan.n++] = 1;
     }
-    ek_parallel_for(numel, EK_GRAIN, permute_range, &plan);
+    plan.dst_stride[plan.n - 1] = 1;
+    for (int i = plan.n - 2; i >= 0; i--)
+        plan.dst_stride[i] = plan.dst_stride[i + 1] * plan.size[i + 1];
+    return plan;
+}
+
+/* dst axis i = src axis order[i], for src of shape `from`, which is not empty. */
+static void permute(size_t element, ek_shape from, const int *order, const void *src, void *dst)
+{
+    permute_plan plan = merge_axes(from, order);
+    int last = plan.n - 1, row = 0;
+    int64_t numel = plan.size[0] * plan.dst_stride[0];
+    plan.element = element;
+    plan.src = src;
+    plan.dst = dst;
+    plan.columns = plan.size[last];
+    plan.src_step = plan.src_stride[last];
+    remove_axis(&plan, last);
+    if (plan.src_step == 1) {
+        ek_parallel_for(numel, EK_GRAIN, copy_runs, &plan);
+        return;
+    }
+    while (plan.src_stride[row] != 1)
+        row++;
+    plan.rows = plan.size[row];
+    plan.dst_step = plan.dst_stride[row];
+    remove_axis(&plan, row);
+    int64_t strips = (plan.rows + TILE - 1) / TILE, pieces = (plan.columns - 1) / (TILE * TILES_PER_ITEM) + 1;
+    int64_t items = numel / (plan.rows * plan.columns) * strips * pieces;
+    ek_parallel_for(items, EK_GRAIN / (numel / items + 1) + 1, transpose_items, &plan);
 }
 
 static ek_status permute_forward(ek_node *node)
@@ -94,7 +156,8 @@ static ek_status permute_forward(ek_node *node)
     int resolved[EK_MAX_NDIM];
     for (int i = 0; i < order->n; i++)
         resolved[i] = ek_axis_resolve(order->axis[i], order->n);
-    permute(ek_dtype_size(x->dtype), x->shape, resolved, x->data, node->out->data);
+    if (x->numel)
+        permute(ek_dtype_size(x->dtype), x->shape, resolved, x->data, node->out->data);
     return EK_OK;
 }
 
@@ -106,7 +169,7 @@ static ek_status permute_backward(ek_node *node)
     for (int i = 0; i < order->n; i++)
         inverse[ek_axis_resolve(order->axis[i], order->n)] = i;
     void *dx = ek_node_grad_in(node, 0);
-    if (dx)
+    if (dx && node->out->numel)
         permute(ek_dtype_size(node->out->dtype), node->out->shape, inverse, ek_node_grad_out(node), dx);
     return EK_OK;
 }

@@ -20,7 +20,7 @@ report() {
 comm -13 declared exported >extra
 comm -23 declared exported >missing
 report "exported, but not declared with EK_API" extra
-echo "declared with EK_API, but not exported: $(wc -l <missing)"
+report "declared with EK_API, but not exported" missing
 report "global in the static library without the prefix ek_" foreign
 report "cloned kernels of one name in two files, which clang cannot link" repeated
 exit $status

@@ -1,5 +1,5 @@
-/* Cross-correlation, y[n, o, i] = b[o] + Σ_{c, k} w[o, c, k]·x[n, c, i·stride − padding + k·dilation], in two dimensions,
- * and in one as the case of height 1.  Expands to conv_forward_f32, conv_backward_f32 and their _f64 twins.
+/* Cross-correlation, y[n, o, i] = b[o] + Σ_{c, k} w[o, c, k]·x[n, c, i·stride − padding + k·dilation], in two
+ * dimensions, and in one as the case of height 1.  Expands to conv_forward_f32, conv_backward_f32 and their _f64 twins.
  *
  * Per sample and group it is a matrix product: with R = C/groups·KH·KW rows, P pixels of output and the columns
  * X [R, P] that hold what each output reads,   Y = W·X,   dX = Wᵀ·dY,   dW = Σ_samples dY·Xᵀ.

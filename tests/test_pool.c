@@ -120,8 +120,8 @@ static void check_input(const sizes *s, ek_tensor *x, ek_rng *rng)
 
 static sizes random_sizes(ek_rng *rng, int i)
 {
-    sizes s = {.what = (enum what)(i % 3), .one_d = i % 4 == 0, .n = ek_rng_below(rng, 4), .c = 1 + ek_rng_below(rng, 3),
-               .h = 1 + ek_rng_below(rng, 8), .w = 1 + ek_rng_below(rng, 12)};
+    sizes s = {.what = (enum what)(i % 3), .one_d = i % 4 == 0, .n = ek_rng_below(rng, 4),
+               .c = 1 + ek_rng_below(rng, 3), .h = 1 + ek_rng_below(rng, 8), .w = 1 + ek_rng_below(rng, 12)};
     s.opts.count_include_pad = ek_rng_below(rng, 2);
     for (int axis = 0; axis < 2; axis++) {
         int64_t in = axis ? s.w : s.h, kernel = 1 + ek_rng_below(rng, s.what == ADAPTIVE ? 9 : in);
@@ -161,7 +161,8 @@ START_TEST(special_values_in_a_max)
         check_input(&s, x, &rng);
         ek_tensor_free(x);
     }
-    const double low[] = {-INFINITY, -1e30, -1e30, -INFINITY, -INFINITY, -1e30, -1e30, -1e30, -2e30, -3e30, -3e30, -2e30};
+    const double low[] = {-INFINITY, -1e30, -1e30, -INFINITY, -INFINITY, -1e30,
+                          -1e30,     -1e30, -2e30, -3e30,     -3e30,     -2e30};
     ek_tensor *x = leaf(EK_F64, EK_SHAPE(1, 1, 3, 4), low);
     check_input(&s, x, &rng);
     ek_tensor_free(x);

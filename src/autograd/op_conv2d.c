@@ -15,7 +15,7 @@ typedef struct {
     int64_t grain;
 } FN(conv_arguments);
 
-/* columns[r, p − p0] = x at tap r of output pixel p, for p0 ≤ p < p1; x: the group's channels.  The mirror of spread. */
+/* columns[r, p − p0] = x at tap r of output pixel p, for p0 ≤ p < p1; x: the group's channels. */
 EK_KERNEL static void FN(conv_gather)(const conv_plan *s, const REAL *x, int64_t p0, int64_t p1, REAL *columns)
 {
     for (int64_t r = 0; r < s->rows; r++) {

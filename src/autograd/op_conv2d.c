@@ -240,11 +240,10 @@ static ek_status FN(conv_run)(ek_node *node, FN(conv_arguments) *g, int64_t n, d
 {
     g->grain = conv_grain(n, unit_work, most);
     int64_t chunks = (n + g->grain - 1) / g->grain;
-    if (g->plan->strip_numel > 0) {
-        g->columns = ek_node_scratch(node, (size_t)(chunks * g->plan->strip_numel) * sizeof(REAL));
-        if (!g->columns)
-            return EK_ERR_MEMORY;
-    }
+    /* Also of no bytes, where strips are not needed: a null pointer takes no offset, not even 0. */
+    g->columns = ek_node_scratch(node, (size_t)(chunks * g->plan->strip_numel) * sizeof(REAL));
+    if (!g->columns)
+        return EK_ERR_MEMORY;
     ek_parallel_for(n, g->grain, body, g);
     return EK_OK;
 }

@@ -11,7 +11,7 @@ A case named CASE (of all but the last) holds, with R rows along the first axis 
     CASE.p    all parameters, one after the other in the order of the state_dict (no rows); CASE.g their gradients
     CASE.b    all buffers likewise, before the first row and after each row
 R = 1: a layer that does the same in training and evaluation, or an op.  R > 1: one layer in state, its last row in
-evaluation, the others in training.  SHAPE is written "(2, 3)", of one row.
+evaluation, the others in training.  SHAPE is written "(2, 3)" or "(5,)", of one row.
 
 Every input, parameter and cotangent is a multiple of 2^-12 between -2 and 2, if nothing else is said: exact in float32,
 so that the same file judges both types.
@@ -32,7 +32,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def shape_text(shape):
-    return "(" + ", ".join(str(d) for d in shape) + ")"
+    return str(tuple(shape))
 
 
 def numbers(key, shape, low=-2.0, high=2.0):

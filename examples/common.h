@@ -1,0 +1,46 @@
+/* What the examples share: options, data, output files, plots, progress, and jobs on several threads. */
+#ifndef EXAMPLES_COMMON_H
+#define EXAMPLES_COMMON_H
+
+#include <evenkeel/evenkeel.h>
+#include <stdio.h>
+
+typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_TEXT } option_kind;
+
+/* --name ARGUMENT; value points to a bool, an int64_t of at least `least`, or a const char *. */
+typedef struct option {
+    const char *name, *argument;
+    option_kind kind;
+    void *value;
+    int64_t least;
+    const char *help;
+} option;
+
+/* Reads the command line.  False when the program is to end, with *status as its exit status: after --help, or after
+ * saying on stderr what is wrong. */
+bool parse_options(int argc, char **argv, const char *about, const option *options, int n, int *status);
+
+/* Prints "program: ek_last_error()" on stderr and returns EXIT_FAILURE. */
+int report_failure(const char *program);
+
+/* n images of a split, drawn at random from MNIST's files in `folder`, or of the embedded glyphs for NULL; all there are
+ * when there are fewer. */
+ek_dataset *load_images(const char *folder, ek_split split, int64_t n, uint64_t seed);
+
+/* A line that overwrites itself, on stderr, when that is a terminal; nothing otherwise.  done = total ends it. */
+void show_progress(const char *what, int64_t done, int64_t total);
+
+/* Opens folder/name for writing, making the folder if need be; its path is left in `path`.  NULL after a message. */
+FILE *open_output(const char *folder, const char *name, char *path, size_t bytes);
+
+/* Hands a script to gnuplot.  False (and no message) when there is no gnuplot; its own errors go to stderr. */
+bool run_gnuplot(const char *script_path);
+
+/* Calls job(context, i) for i = 0 … n−1 on as many threads as the kernels would use, each job with serial kernels, so
+ * what a job computes does not depend on how many run beside it. */
+void run_jobs(int n, void (*job)(void *context, int i), void *context);
+
+/* Mean and sample standard deviation. */
+void mean_and_spread(const double *values, int n, double *mean, double *spread);
+
+#endif

@@ -10,9 +10,9 @@ ek_batch_norm_opts ek_batch_norm_opts_default(void)
 static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
     const channel_norm *norm = ek_module_state(module);
-    const bool uses_running = channel_norm_uses_running(module), updates = channel_norm_updates_running(module);
+    const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
     norm_dims d;
-    if (!channel_norm_read(module, x, &d))
+    if (!ek_channel_norm_read(module, x, &d))
         return NULL;
     const int64_t count = d.n * d.s;
     if (count == 1 && (updates || !uses_running)) {
@@ -22,15 +22,15 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
         return NULL;
     }
     if (uses_running && !updates)
-        channel_norm_warn_untracked(module);
-    const ek_view view = norm_view_per_channel(d);
+        ek_channel_norm_warn_untracked(module);
+    const ek_view view = ek_norm_view_per_channel(d);
     const ek_normalize_opts opts = {.stats = view, .affine = view, .eps = norm->eps, .center = true,
                                     .mean = uses_running ? norm->running_mean : NULL,
                                     .var = uses_running ? norm->running_var : NULL};
     ek_normalize_stats batch;
     ek_tensor *y = ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, updates ? &batch : NULL);
     if (y && updates && count > 0 &&
-        channel_norm_update_later(module, tape, &batch, 1, (double)count / (double)(count - 1)) != EK_OK)
+        ek_channel_norm_update_later(module, tape, &batch, 1, (double)count / (double)(count - 1)) != EK_OK)
         return NULL;
     return y;
 }
@@ -40,7 +40,7 @@ static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max
 {
     ek_batch_norm_opts defaults = ek_batch_norm_opts_default();
     channel_norm_spec spec = {min_ndim, max_ndim, num_features, opts ? opts : &defaults, 1, 1};
-    ek_module *module = channel_norm_new(def, &spec);
+    ek_module *module = ek_channel_norm_new(def, &spec);
     if (module)
         module->centers_axis = spec.opts->channel_axis;
     return module;

@@ -17,7 +17,7 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
 {
     const group_norm *norm = ek_module_state(module);
     const int ndim = x->shape.ndim, axis = norm->channel_axis == 1 ? 1 : ndim - 1;
-    if (!norm_dtype_ok(module, x))
+    if (!ek_norm_dtype_ok(module, x))
         return NULL;
     if (ndim < 2 || x->shape.dim[axis] != norm->num_channels) {
         ek_fail(EK_ERR_SHAPE, norm->channel_axis == 1 ? "%s: expected (N, %lld, …), got %s" : "%s: expected (N, …, %lld), got %s",
@@ -59,7 +59,7 @@ ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_grou
                                       (long long)num_channels);
     if (!module)
         return NULL;
-    if (!norm_eps_ok(module, opts->eps) || !norm_channel_axis_ok(module, opts->channel_axis))
+    if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return ek_module_complete(module, false);
     group_norm *norm = ek_module_state(module);
     *norm = (group_norm){num_groups, num_channels, opts->channel_axis, opts->eps, NULL, NULL};

@@ -10,9 +10,9 @@ ek_instance_norm_opts ek_instance_norm_opts_default(void)
 static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
     const channel_norm *norm = ek_module_state(module);
-    const bool uses_running = channel_norm_uses_running(module), updates = channel_norm_updates_running(module);
+    const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
     norm_dims d;
-    if (!channel_norm_read(module, x, &d))
+    if (!ek_channel_norm_read(module, x, &d))
         return NULL;
     if (d.s == 1 && (updates || !uses_running)) {
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element of space per sample and channel, got %s; there is "
@@ -21,11 +21,11 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
         return NULL;
     }
     if (uses_running && !updates)
-        channel_norm_warn_untracked(module);
+        ek_channel_norm_warn_untracked(module);
     /* Running statistics are per channel: with them the layer does what BatchNorm does in evaluation. */
     const ek_normalize_opts opts = {
-        .stats = uses_running ? norm_view_per_channel(d) : norm_view_per_sample_channel(d),
-        .affine = norm_view_per_channel(d),
+        .stats = uses_running ? ek_norm_view_per_channel(d) : ek_norm_view_per_sample_channel(d),
+        .affine = ek_norm_view_per_channel(d),
         .eps = norm->eps,
         .center = true,
         .mean = uses_running ? norm->running_mean : NULL,
@@ -36,14 +36,14 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     ek_tensor *y = ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, same_pass ? &instances : NULL);
     if (y && updates && !same_pass) { /* EK_STATS_RUNNING: the instances' statistics only feed the running ones */
         ek_normalize_opts look = opts;
-        look.stats = norm_view_per_sample_channel(d);
+        look.stats = ek_norm_view_per_sample_channel(d);
         look.mean = look.var = NULL;
         ek_tensor *values = ek_detach(tape, x);
         if (!values || !ek_normalize(tape, values, NULL, NULL, NULL, NULL, &look, &instances))
             return NULL;
     }
     if (y && updates && d.n * d.s > 0 &&
-        channel_norm_update_later(module, tape, &instances, d.n, (double)d.s / (double)(d.s - 1)) != EK_OK)
+        ek_channel_norm_update_later(module, tape, &instances, d.n, (double)d.s / (double)(d.s - 1)) != EK_OK)
         return NULL;
     return y;
 }
@@ -53,7 +53,7 @@ static ek_module *instance_norm_new(const ek_module_def *def, int ndim, int64_t 
 {
     ek_instance_norm_opts defaults = ek_instance_norm_opts_default();
     channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1};
-    ek_module *module = channel_norm_new(def, &spec);
+    ek_module *module = ek_channel_norm_new(def, &spec);
     if (module)
         module->centers_axis = spec.opts->channel_axis;
     return module;

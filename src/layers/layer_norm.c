@@ -27,7 +27,7 @@ static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     bool fits = x->shape.ndim >= over.ndim;
     for (int i = 1; fits && i <= over.ndim; i++)
         fits = x->shape.dim[x->shape.ndim - i] == over.dim[over.ndim - i];
-    if (!norm_dtype_ok(module, x))
+    if (!ek_norm_dtype_ok(module, x))
         return NULL;
     if (!fits) {
         char text[200], *inside = text + 1; /* "(…, 5, 10)" from "(5, 10)" */
@@ -57,7 +57,7 @@ static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_s
     ek_module *module = ek_module_new(def, "%s%s", def->type, EK_TEXT(normalized_shape));
     if (!module)
         return NULL;
-    if ((center || eps != EK_EPS_MACHINE) && !norm_eps_ok(module, eps))
+    if ((center || eps != EK_EPS_MACHINE) && !ek_norm_eps_ok(module, eps))
         return ek_module_complete(module, false);
     layer_norm *norm = ek_module_state(module);
     *norm = (layer_norm){normalized_shape, elements, eps, center, NULL, NULL};

@@ -2,7 +2,7 @@
 
 /* ---- options and construction --------------------------------------------------------------------------------------- */
 
-bool norm_eps_ok(const ek_module *module, double eps)
+bool ek_norm_eps_ok(const ek_module *module, double eps)
 {
     if (eps >= 0 && !isinf(eps))
         return true;
@@ -10,7 +10,7 @@ bool norm_eps_ok(const ek_module *module, double eps)
     return false;
 }
 
-bool norm_channel_axis_ok(const ek_module *module, int axis)
+bool ek_norm_channel_axis_ok(const ek_module *module, int axis)
 {
     if (axis == 1 || axis == EK_CHANNELS_LAST)
         return true;
@@ -20,7 +20,7 @@ bool norm_channel_axis_ok(const ek_module *module, int axis)
 
 static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
 {
-    if (!norm_eps_ok(module, opts->eps) || !norm_channel_axis_ok(module, opts->channel_axis))
+    if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return false;
     if (opts->momentum != EK_MOMENTUM_CUMULATIVE && !(opts->momentum >= 0 && opts->momentum <= 1)) {
         ek_fail(EK_ERR_ARGUMENT, "%s: expected a momentum (the update fraction) of 0 … 1 or EK_MOMENTUM_CUMULATIVE, got %g",
@@ -53,7 +53,7 @@ static void note(const ek_module *module, char *text)
         snprintf(text, EK_NOTE_BYTES, "running ← %g·running + %g·batch", 1 - norm->momentum, norm->momentum);
 }
 
-ek_module *channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec)
+ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec)
 {
     ek_module *module = ek_module_new(def, "%s(%lld)", def->type, (long long)spec->num_features);
     if (!module)
@@ -90,7 +90,7 @@ ek_module *channel_norm_new(const ek_module_def *def, const channel_norm_spec *s
 
 /* ---- reading the input ------------------------------------------------------------------------------------------------ */
 
-bool norm_dtype_ok(const ek_module *module, const ek_tensor *x)
+bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x)
 {
     if (x->dtype == module->dtype)
         return true;
@@ -117,12 +117,12 @@ static void expected_shapes(const channel_norm *norm, char *text, size_t bytes)
     }
 }
 
-bool channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims)
+bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims)
 {
     const channel_norm *norm = ek_module_state(module);
     const int ndim = x->shape.ndim, axis = norm->channel_axis == 1 ? 1 : ndim - 1;
     const bool rank_fits = ndim >= norm->min_ndim && ndim <= norm->max_ndim;
-    if (!norm_dtype_ok(module, x))
+    if (!ek_norm_dtype_ok(module, x))
         return false;
     if (!rank_fits || x->shape.dim[axis] != norm->num_features) {
         char expected[160];
@@ -144,19 +144,19 @@ bool channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *d
     return true;
 }
 
-ek_view norm_view_per_channel(norm_dims d)
+ek_view ek_norm_view_per_channel(norm_dims d)
 {
     return d.channels_last ? (ek_view){1, d.n * d.s, d.c, 1} : (ek_view){1, d.n, d.c, d.s};
 }
 
-ek_view norm_view_per_sample_channel(norm_dims d)
+ek_view ek_norm_view_per_sample_channel(norm_dims d)
 {
     return d.channels_last ? (ek_view){d.n, d.s, d.c, 1} : (ek_view){d.n, 1, d.c, d.s};
 }
 
 /* ---- running statistics ------------------------------------------------------------------------------------------------- */
 
-bool channel_norm_uses_running(const ek_module *module)
+bool ek_channel_norm_uses_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
     if (!norm->running_mean || norm->statistics == EK_STATS_BATCH)
@@ -164,13 +164,13 @@ bool channel_norm_uses_running(const ek_module *module)
     return norm->statistics != EK_STATS_AUTO || !module->training;
 }
 
-bool channel_norm_updates_running(const ek_module *module)
+bool ek_channel_norm_updates_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
     return norm->running_mean && module->training && norm->statistics != EK_STATS_FROZEN;
 }
 
-void channel_norm_warn_untracked(const ek_module *module)
+void ek_channel_norm_warn_untracked(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
     if (ek_item(norm->num_batches_tracked) != 0)
@@ -242,7 +242,7 @@ static void update(ek_module *module, const void *data, bool succeeded)
     }
 }
 
-ek_status channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
+ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
                                     double correction)
 {
     pending_update batch = {.mean = stats->mean, .var = stats->var, .rows = rows, .correction = correction};

@@ -30,28 +30,28 @@ typedef struct channel_norm_spec {
     const ek_batch_norm_opts *opts;
     double first_weight, first_running_var; /* what γ and running_var start from */
 } channel_norm_spec;
-ek_module *channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec);
+ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec);
 
 /* True for a finite eps ≥ 0, or EK_ERR_ARGUMENT that names the layer. */
-bool norm_eps_ok(const ek_module *module, double eps);
-bool norm_channel_axis_ok(const ek_module *module, int axis);
+bool ek_norm_eps_ok(const ek_module *module, double eps);
+bool ek_norm_channel_axis_ok(const ek_module *module, int axis);
 /* x is of the module's type, or EK_ERR_DTYPE. */
-bool norm_dtype_ok(const ek_module *module, const ek_tensor *x);
+bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x);
 /* Reads the shape of x, or EK_ERR_SHAPE that says what was expected. */
-bool channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
+bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
 
 /* One (mean, var) per channel over everything, or per sample and channel; and one (γ, β) per channel. */
-ek_view norm_view_per_channel(norm_dims d);
-ek_view norm_view_per_sample_channel(norm_dims d);
+ek_view ek_norm_view_per_channel(norm_dims d);
+ek_view ek_norm_view_per_sample_channel(norm_dims d);
 
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
-bool channel_norm_uses_running(const ek_module *module);
-bool channel_norm_updates_running(const ek_module *module);
+bool ek_channel_norm_uses_running(const ek_module *module);
+bool ek_channel_norm_updates_running(const ek_module *module);
 /* Warns when running statistics are used that no batch has ever moved. */
-void channel_norm_warn_untracked(const ek_module *module);
+void ek_channel_norm_warn_untracked(const ek_module *module);
 /* Moves the running statistics once the outermost forward has succeeded, toward the mean over `rows` of mean[rows][C]
  * and correction·var[rows][C]. */
-ek_status channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
+ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
                                     double correction);
 
 #endif

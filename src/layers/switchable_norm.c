@@ -37,23 +37,23 @@ static ek_tensor *switchable_norm_forward(ek_module *module, ek_tape *tape, ek_t
 {
     const switchable_norm *norm = ek_module_state(module);
     const channel_norm *base = &norm->base;
-    const bool uses_running = channel_norm_uses_running(module), updates = channel_norm_updates_running(module);
+    const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
     norm_dims d;
-    if (!channel_norm_read(module, x, &d) ||
+    if (!ek_channel_norm_read(module, x, &d) ||
         !enough_values(module, x, d, norm->batch && (updates || !uses_running)))
         return NULL;
     if (uses_running && !updates)
-        channel_norm_warn_untracked(module);
+        ek_channel_norm_warn_untracked(module);
     const ek_switch_opts mix = {.instance = base->min_ndim > 2, .batch = norm->batch, .unbiased = norm->reference,
                                 .running_mean = uses_running ? base->running_mean : NULL,
                                 .running_var = uses_running ? base->running_var : NULL};
-    const ek_normalize_opts opts = {.stats = norm_view_per_sample_channel(d), .affine = norm_view_per_channel(d),
+    const ek_normalize_opts opts = {.stats = ek_norm_view_per_sample_channel(d), .affine = ek_norm_view_per_channel(d),
                                     .eps = base->eps, .center = true, .switchable = &mix};
     ek_normalize_stats batch;
     ek_tensor *y = ek_normalize(tape, x, base->weight, base->bias, norm->mean_weight, norm->var_weight, &opts,
                                 updates ? &batch : NULL);
     const double count = (double)(d.n * d.s), correction = norm->reference ? 1 : count / (count - 1);
-    if (y && updates && count > 0 && channel_norm_update_later(module, tape, &batch, 1, correction) != EK_OK)
+    if (y && updates && count > 0 && ek_channel_norm_update_later(module, tape, &batch, 1, correction) != EK_OK)
         return NULL;
     return y;
 }
@@ -66,7 +66,7 @@ static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_
     ek_batch_norm_opts common = {.eps = opts->eps, .momentum = opts->momentum, .affine = opts->affine,
                                  .track_running_stats = opts->batch, .statistics = opts->statistics, .channel_axis = 1};
     channel_norm_spec spec = {ndim, ndim, num_features, &common, opts->last_gamma ? 0 : 1, opts->reference ? 0 : 1};
-    ek_module *module = channel_norm_new(def, &spec);
+    ek_module *module = ek_channel_norm_new(def, &spec);
     if (!module)
         return NULL;
     switchable_norm *norm = ek_module_state(module);

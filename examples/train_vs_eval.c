@@ -156,9 +156,9 @@ static bool draw_path(const char *folder, const char *csv_path)
                     "set output '%s/train_vs_eval.png'\nset title 'Running mean of BatchNorm during training (dotted: data)'\n"
                     "set xlabel 'batches'\nset ylabel 'running\\_mean'\nset grid\nset key outside\nplot ", folder);
     for (int i = 0; i < FEATURES; i++)
-        fprintf(script, "%s'%s' using ($2==%d?$1:1/0):3 with lines lw 2 lc %d title 'feature %d', "
-                        "'' using ($2==%d?$1:1/0):5 with lines dt 3 lc %d notitle", i ? ", \\\n     " : "", csv_path, i,
-                i + 1, i, i, i + 1);
+        fprintf(script, "%s'%s' skip 1 every %d::%d using 1:3 with lines lw 2 lc %d title 'feature %d', "
+                        "'' skip 1 every %d::%d using 1:5 with lines dt 3 lc %d notitle", i ? ", \\\n     " : "", csv_path,
+                FEATURES, i, i + 1, i, FEATURES, i, i + 1);
     fprintf(script, "\n");
     if (fclose(script) != 0) {
         fprintf(stderr, "writing %s failed\n", path);

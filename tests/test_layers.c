@@ -1,4 +1,4 @@
-/* Layers: what constructors accept, first values, results by hand, errors of forward, dropout, gradients of small nets. */
+/* Layers: what constructors accept, first values, results by hand, errors of forward, dropout, gradients. */
 #include "support.h"
 
 #include "module.h"
@@ -27,7 +27,7 @@ static ek_tensor *apply(ek_module *module, ek_tensor *x)
     return y;
 }
 
-/* ---- constructors --------------------------------------------------------------------------------------------------- */
+/* ---- constructors ----------------------------------------------------------------------------------------------- */
 
 static ek_conv_layer_opts conv_opts(int64_t stride, int64_t padding, int64_t dilation, int64_t groups, bool bias)
 {
@@ -58,26 +58,26 @@ START_TEST(constructors_refuse_nonsense)
     REFUSED(ek_linear(0, 3, NULL), "linear: expected in_features and out_features of 1 or more, got 0 and 3");
     REFUSED(ek_linear(3, -1, NULL), "got 3 and -1");
     REFUSED(ek_conv1d_layer(0, 2, 3, NULL), "conv1d: expected in_channels and out_channels of 1 or more, got 0 and 2");
-    REFUSED(ek_conv2d_layer(1, 2, 0, NULL), "conv2d: expected a kernel of 1 or more, got 0");
-    REFUSED(ek_conv2d_rect_layer(1, 2, 3, -3, NULL), "conv2d: expected a kernel of 1 or more, got -3");
-    REFUSED(ek_conv2d_layer(1, 2, 3, &stride), "conv2d: expected a stride of 1 or more, got 0");
-    REFUSED(ek_conv2d_layer(1, 2, 3, &padding), "conv2d: expected a padding of 0 or more, got -1");
-    REFUSED(ek_conv1d_layer(1, 2, 3, &dilation), "conv1d: expected a dilation of 1 or more, got 0");
+    REFUSED(ek_conv2d_layer(1, 2, 0, NULL), "conv2d: expected kernel ≥ 1, got 0");
+    REFUSED(ek_conv2d_rect_layer(1, 2, 3, -3, NULL), "conv2d: expected kernel ≥ 1, got -3");
+    REFUSED(ek_conv2d_layer(1, 2, 3, &stride), "conv2d: expected stride ≥ 1, got 0");
+    REFUSED(ek_conv2d_layer(1, 2, 3, &padding), "conv2d: expected padding ≥ 0, got -1");
+    REFUSED(ek_conv1d_layer(1, 2, 3, &dilation), "conv1d: expected dilation ≥ 1, got 0");
     REFUSED(ek_conv2d_layer(3, 4, 3, &groups),
             "conv2d: expected groups that divide in_channels 3 and out_channels 4, got 2");
     REFUSED(ek_conv2d_layer(4, 3, 3, &groups), "in_channels 4 and out_channels 3, got 2");
-    REFUSED(ek_max_pool2d_layer(0, NULL), "max_pool2d: expected a kernel of 1 or more, got 0");
+    REFUSED(ek_max_pool2d_layer(0, NULL), "max_pool2d: expected kernel ≥ 1, got 0");
     REFUSED(ek_avg_pool2d_layer(3, &pool_stride),
             "avg_pool2d: expected a stride of 1 or more, or EK_STRIDE_IS_KERNEL, got 0");
     REFUSED(ek_max_pool1d_layer(3, &pool_padding),
             "max_pool1d: expected a padding of 0 to half the kernel, 1, got 2");
-    REFUSED(ek_adaptive_avg_pool2d_layer(1, 0), "adaptive_avg_pool2d: expected a output size of 1 or more, got 0");
+    REFUSED(ek_adaptive_avg_pool2d_layer(1, 0), "adaptive_avg_pool2d: expected output size ≥ 1, got 0");
     REFUSED(ek_leaky_relu_layer(NAN), "leaky_relu: expected a finite negative_slope, got nan");
     REFUSED(ek_softmax_layer(8), "softmax: expected an axis of -8 … 7, got 8");
     REFUSED(ek_dropout_layer(1), "dropout: expected a probability 0 ≤ p < 1, got 1");
     REFUSED(ek_dropout_layer(-0.1), "dropout: expected a probability 0 ≤ p < 1, got -0.1");
     REFUSED(ek_dropout_layer(NAN), "got nan");
-    REFUSED(ek_embedding_layer(0, 3, NULL), "embedding: expected num_embeddings and embedding_dim of 1 or more, got 0 an");
+    REFUSED(ek_embedding_layer(0, 3, NULL), "embedding: expected num_embeddings and embedding_dim of 1 or more, got 0");
     REFUSED(ek_embedding_layer(5, 3, &(ek_embedding_layer_opts){5}),
             "embedding: expected a padding_idx of 0 … 4 or EK_NO_PADDING_IDX, got 5");
     REFUSED(ek_residual(NULL), "residual: the child is NULL");
@@ -123,7 +123,7 @@ START_TEST(descriptions_say_what_is_not_usual)
 }
 END_TEST
 
-/* ---- first values ------------------------------------------------------------------------------------------------------ */
+/* ---- first values ----------------------------------------------------------------------------------------------- */
 
 /* All of t within ±bound, and its variance that of the uniform distribution, bound²/3: for n values the sample variance
  * strays by a relative √(4/5n) (one σ); five of those are allowed. */
@@ -180,7 +180,7 @@ START_TEST(first_values_are_torchs)
 }
 END_TEST
 
-/* ---- results ------------------------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(layers_apply_their_ops)
 {
@@ -310,7 +310,7 @@ START_TEST(padding_row_is_not_trained)
 }
 END_TEST
 
-/* ---- dropout --------------------------------------------------------------------------------------------------------------- */
+/* ---- dropout ---------------------------------------------------------------------------------------------------- */
 
 static ek_module *dropout_net(uint64_t seed)
 {
@@ -404,7 +404,7 @@ START_TEST(dropout_moves_with_forwards_that_succeed)
 }
 END_TEST
 
-/* ---- whole nets ------------------------------------------------------------------------------------------------------------ */
+/* ---- whole nets ------------------------------------------------------------------------------------------------- */
 
 /* All parameters of a module, to differentiate with respect to them too. */
 typedef struct leaves {
@@ -549,8 +549,9 @@ END_TEST
 
 int main(void)
 {
-    return RUN_TESTS("layers", constructors_refuse_nonsense, descriptions_say_what_is_not_usual, first_values_are_torchs,
-                     layers_apply_their_ops, linear_by_hand, forward_errors_say_what_to_do, padding_row_is_not_trained,
-                     dropout_is_reproducible, dropout_moves_with_forwards_that_succeed, gradients_of_a_small_net,
-                     modules_of_ones_own, summary_names_lost_biases, memory_may_run_out_anywhere);
+    return RUN_TESTS("layers", constructors_refuse_nonsense, descriptions_say_what_is_not_usual,
+                     first_values_are_torchs, layers_apply_their_ops, linear_by_hand, forward_errors_say_what_to_do,
+                     padding_row_is_not_trained, dropout_is_reproducible, dropout_moves_with_forwards_that_succeed,
+                     gradients_of_a_small_net, modules_of_ones_own, summary_names_lost_biases,
+                     memory_may_run_out_anywhere);
 }

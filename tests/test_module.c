@@ -39,7 +39,7 @@ static ek_tensor *leaf(void)
     return x;
 }
 
-/* ---- ownership ---------------------------------------------------------------------------------------------------- */
+/* ---- ownership -------------------------------------------------------------------------------------------------- */
 
 START_TEST(root_frees_all)
 {
@@ -74,8 +74,8 @@ START_TEST(sequential_owns_its_arguments_when_it_fails)
 
     ek_fail(EK_ERR_SHAPE, "why(3): the cause");
     ck_assert_ptr_null(ek_sequential(scale(1), ek_sequential(NULL, scale(2)), scale(3)));
-    ck_error(EK_ERR_SHAPE, "sequential: the module at index 1 of 3 is NULL; the last error was: sequential: the module at "
-                           "index 0 of 2 is NULL; the last error was: why(3): the cause");
+    ck_error(EK_ERR_SHAPE, "sequential: the module at index 1 of 3 is NULL; the last error was: sequential: the "
+                           "module at index 0 of 2 is NULL; the last error was: why(3): the cause");
     ck_assert_int_eq(destroyed, 6);
 
     ck_assert_ptr_null(ek_sequential_from(-1, NULL));
@@ -166,7 +166,7 @@ START_TEST(definitions_and_slots_are_checked)
 }
 END_TEST
 
-/* ---- names and initialisation ------------------------------------------------------------------------------------------ */
+/* ---- names and initialisation ----------------------------------------------------------------------------------- */
 
 static ek_status collect(void *user, const char *name, ek_tensor *tensor, ek_state_kind kind)
 {
@@ -222,8 +222,8 @@ START_TEST(initialisation_does_not_depend_on_order)
     ek_module *b = ek_sequential(scale(1), scale(2));
     ck_ok(ek_module_init(a, 5));
     ck_ok(ek_module_init(b, 5));
-    for (int i = 0; i < 2; i++)
-        ck_assert(ek_tensor_equal(ek_module_parameter(a, i ? "1.w" : "0.w"), ek_module_parameter(b, i ? "1.w" : "0.w")));
+    ck_assert(ek_tensor_equal(ek_module_parameter(a, "0.w"), ek_module_parameter(b, "0.w")));
+    ck_assert(ek_tensor_equal(ek_module_parameter(a, "1.w"), ek_module_parameter(b, "1.w")));
     ck_assert(!ek_tensor_equal(ek_module_parameter(a, "0.w"), ek_module_parameter(a, "1.w")));
     ek_tensor *old = ek_tensor_clone(ek_module_parameter(a, "0.w"));
     ck_ok(ek_module_init(a, 6));
@@ -272,7 +272,7 @@ START_TEST(initialisation_by_itself_overwrites_nothing)
 }
 END_TEST
 
-/* ---- forward --------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 static ek_tensor *failing_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
@@ -429,7 +429,7 @@ START_TEST(conversion_is_in_place)
 }
 END_TEST
 
-/* ---- observers --------------------------------------------------------------------------------------------------------- */
+/* ---- observers -------------------------------------------------------------------------------------------------- */
 
 static void note(void *user, const char *name, const ek_module *module, ek_event event, const ek_tensor *tensor)
 {
@@ -469,7 +469,7 @@ START_TEST(observers_see_outputs_and_gradients)
 }
 END_TEST
 
-/* ---- summary ----------------------------------------------------------------------------------------------------------- */
+/* ---- summary ---------------------------------------------------------------------------------------------------- */
 
 static void running_note(const ek_module *module, char *text)
 {
@@ -534,7 +534,7 @@ START_TEST(summary_is_a_table)
 }
 END_TEST
 
-/* ---- threads, depth, memory ------------------------------------------------------------------------------------------------ */
+/* ---- threads, depth, memory ------------------------------------------------------------------------------------- */
 
 typedef struct serving {
     ek_module *net;

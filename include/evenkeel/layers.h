@@ -27,7 +27,8 @@ EK_API ek_tensor *ek_forward(ek_module *module, ek_tape *tape, ek_tensor *x);
 /* Frees a root and everything below it.  A module that has a parent is left alone: its parent frees it. */
 EK_API void ek_module_free(ek_module *module);
 /* Draws every parameter anew, each from a stream keyed by (seed, its full name), so the order in which layers were
- * made does not matter; sets buffers to their first values, resets the random counters of dropout and drops gradients. */
+ * made does not matter; sets buffers to their first values, resets the random counters of dropout and drops
+ * gradients. */
 EK_API ek_status ek_module_init(ek_module *module, uint64_t seed);
 /* Training mode (the state after construction) and evaluation mode, for the module and everything below it. */
 EK_API void ek_module_train(ek_module *module);
@@ -108,14 +109,14 @@ EK_API ek_status ek_after_forward(ek_tape *tape, ek_module *module,
                                   void (*finish)(ek_module *module, const void *data, bool succeeded),
                                   const void *data, size_t bytes);
 
-/* ---- containers --------------------------------------------------------------------------------------------------- */
+/* ---- containers ------------------------------------------------------------------------------------------------- */
 /* The modules one after the other, named "0", "1", …  Takes ownership of all of them even when it fails; a NULL among
  * them (a failed constructor) is an error of the whole. */
 EK_API ek_module *ek_sequential_from(int n, ek_module *const *modules);
 /* y = x + child(x); the child's name is "0". */
 EK_API ek_module *ek_residual(ek_module *child);
 
-/* ---- layers --------------------------------------------------------------------------------------------------------- */
+/* ---- layers ----------------------------------------------------------------------------------------------------- */
 typedef struct ek_linear_opts {
     bool bias; /* default true */
 } ek_linear_opts;

@@ -20,7 +20,7 @@ ACTIVATION(sigmoid, ek_sigmoid(tape, x))
 ACTIVATION(tanh, ek_tanh(tape, x))
 ACTIVATION(softplus, ek_softplus(tape, x, 1, 20))
 
-/* ---- with a number -------------------------------------------------------------------------------------------------- */
+/* ---- with a number ---------------------------------------------------------------------------------------------- */
 
 static ek_tensor *leaky_relu_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {

@@ -48,8 +48,8 @@ static ek_status check(const char *who, int dims, int64_t in, int64_t out, const
                        const ek_conv_layer_opts *o)
 {
     if (in < 1 || out < 1)
-        return ek_fail(EK_ERR_ARGUMENT, "%s: expected in_channels and out_channels of 1 or more, got %lld and %lld", who,
-                       (long long)in, (long long)out);
+        return ek_fail(EK_ERR_ARGUMENT, "%s: expected in_channels and out_channels of 1 or more, got %lld and %lld",
+                       who, (long long)in, (long long)out);
     if (o->groups < 1 || in % o->groups || out % o->groups)
         return ek_fail(EK_ERR_ARGUMENT, "%s: expected groups that divide in_channels %lld and out_channels %lld, got "
                                         "%lld", who, (long long)in, (long long)out, (long long)o->groups);

@@ -23,7 +23,7 @@ ek_status ek_check_sizes(const char *who, const char *option, const int64_t *val
 {
     for (int i = 0; i < dims; i++)
         if (value[i] < least)
-            return ek_fail(EK_ERR_ARGUMENT, "%s: expected a %s of %lld or more, got %lld", who, option,
-                           (long long)least, (long long)value[i]);
+            return ek_fail(EK_ERR_ARGUMENT, "%s: expected %s ≥ %lld, got %lld", who, option, (long long)least,
+                           (long long)value[i]);
     return EK_OK;
 }

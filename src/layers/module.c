@@ -1,7 +1,7 @@
 /* Modules: their life, the tree they form, the parameters and buffers they own. */
 #include "module.h"
 
-/* ---- the tree ----------------------------------------------------------------------------------------------------- */
+/* ---- the tree --------------------------------------------------------------------------------------------------- */
 
 ek_module *ek_module_next(const ek_module *root, const ek_module *m)
 {
@@ -63,7 +63,7 @@ char *ek_module_name_buffer(const ek_module *module, const ek_module *root, size
     return ek_alloc(*bytes);
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------------------------- */
 
 ek_status ek_fail_null(ek_status status, const char *who, const char *what)
 {
@@ -193,7 +193,7 @@ ek_module *ek_module_complete(ek_module *module, bool complete)
     return NULL;
 }
 
-/* ---- children --------------------------------------------------------------------------------------------------------- */
+/* ---- children --------------------------------------------------------------------------------------------------- */
 
 /* Doubles an array when it is full. */
 static ek_status make_room(void **array, int n, int *capacity, size_t element_bytes)
@@ -300,7 +300,7 @@ const char *ek_module_describe(const ek_module *module)
     return module ? module->description : "";
 }
 
-/* ---- parameters and buffers --------------------------------------------------------------------------------------------- */
+/* ---- parameters and buffers ------------------------------------------------------------------------------------- */
 
 /* Adds a slot for a tensor of its own; what comes back is valid until the next one is added. */
 static ek_slot *add_slot(const char *who, ek_module *module, ek_slots *slots, const char *name, ek_dtype dtype,

@@ -79,7 +79,7 @@ ek_module *ek_module_complete(ek_module *module, bool complete);
 /* Is it one of ek_sequential? */
 bool ek_module_is_sequential(const ek_module *module);
 
-/* ---- options in pairs: {height, width}, or index 0 alone where dims is 1 (describe.c) ------------------------------ */
+/* ---- options in pairs: {height, width}, or index 0 alone where dims is 1 (describe.c) --------------------------- */
 /* Writes "3" or "3x5". */
 void ek_describe_sizes(char *text, size_t bytes, const int64_t *size, int dims);
 /* Appends ", stride 2" unless the value is the usual one. */

@@ -83,7 +83,7 @@ ek_module *ek_avg_pool2d_layer(int64_t kernel, const ek_pool_opts *opts)
     return make_pool(2, false, kernel, opts);
 }
 
-/* ---- adaptive ----------------------------------------------------------------------------------------------------- */
+/* ---- adaptive --------------------------------------------------------------------------------------------------- */
 
 static ek_tensor *adaptive_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {

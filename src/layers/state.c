@@ -35,7 +35,7 @@ int64_t ek_module_count_parameters(const ek_module *module)
     return count;
 }
 
-/* ---- visiting --------------------------------------------------------------------------------------------------------- */
+/* ---- visiting --------------------------------------------------------------------------------------------------- */
 
 static ek_status check_module(const char *who, const ek_module *module)
 {
@@ -140,7 +140,7 @@ ek_tensor *ek_module_buffer(ek_module *module, const char *name)
     return find_or_fail("module_buffer", module, name, EK_BUFFER);
 }
 
-/* ---- changing the type --------------------------------------------------------------------------------------------------- */
+/* ---- changing the type ------------------------------------------------------------------------------------------ */
 
 static ek_status stage(ek_slots *slots, ek_dtype dtype)
 {

@@ -56,7 +56,7 @@ static ek_status run_forward(table *t, ek_tensor *example)
     return status;
 }
 
-/* ---- what is printed ------------------------------------------------------------------------------------------------ */
+/* ---- what is printed -------------------------------------------------------------------------------------------- */
 
 typedef struct size {
     int64_t numel;

@@ -137,13 +137,15 @@ EK_API ek_tensor *ek_linear_op(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_ten
  * elements is NaN, as in NumPy. */
 EK_API ek_tensor *ek_sum(ek_tape *tape, ek_tensor *x, ek_axes axes, bool keepdim);
 EK_API ek_tensor *ek_mean(ek_tape *tape, ek_tensor *x, ek_axes axes, bool keepdim);
-/* A view of the same elements; one dimension may be −1. */
+/* The ops from here to ek_concat move elements whatever they are: int64 too, through which no gradient flows.
+ * A view of the same elements; one dimension may be −1. */
 EK_API ek_tensor *ek_reshape(ek_tape *tape, ek_tensor *x, ek_shape shape);
 /* Joins axes start … end (inclusive) into one; a view. */
 EK_API ek_tensor *ek_flatten(ek_tape *tape, ek_tensor *x, int start, int end);
 /* out axis i = in axis order[i]; a copy. */
 EK_API ek_tensor *ek_permute(ek_tape *tape, ek_tensor *x, ek_axes order);
-/* Elements start … stop−1 of an axis; negative bounds count from the end.  A view when it is the leading axis. */
+/* Elements start … stop−1 of an axis; negative bounds count from the end, bounds outside the axis are EK_ERR_ARGUMENT.
+ * A view when it is the leading axis, or all before it have size 1. */
 EK_API ek_tensor *ek_slice(ek_tape *tape, ek_tensor *x, int axis, int64_t start, int64_t stop);
 /* Joins n ≥ 1 tensors along an axis. */
 EK_API ek_tensor *ek_concat(ek_tape *tape, ek_tensor *const *xs, int n, int axis);

@@ -23,7 +23,7 @@ extern const int ek_registry_size;
 /* Flag of ops whose output shares the memory of in[0]: no memory is allocated, forward sets node->out->data. */
 #define EK_OP_VIEW 2u
 
-/* ---- shape rules (infer.c) ---------------------------------------------------------------------------------------- */
+/* ---- shape rules (infer.c) --------------------------------------------------------------------------------------- */
 /* Output like in[0], which has to be float32 or float64. */
 ek_status ek_infer_same(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
 /* in[i] is float32 or float64, or the failure that says so. */
@@ -36,12 +36,12 @@ unsigned ek_broadcast_axes(ek_shape from, ek_shape to);
 /* Offset in a tensor of shape `from` of the element that broadcasts to row-major position `flat` of `to`. */
 int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 
-/* ---- passing gradients on ----------------------------------------------------------------------------------------- */
+/* ---- passing gradients on ---------------------------------------------------------------------------------------- */
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
  * instead of copying it where it can. */
 ek_status ek_node_pass_grad(ek_node *node, int i);
 
-/* ---- elementwise ops of one input (unary.c) ------------------------------------------------------------------------ */
+/* ---- elementwise ops of one input (unary.c) ---------------------------------------------------------------------- */
 /* y[i] = f(x[i]); dx[i] = f'(x[i])·dy[i].  p: two parameters. */
 typedef struct ek_unary_op {
     ek_op op;
@@ -72,7 +72,7 @@ ek_status ek_unary_backward_f64(ek_node *node);
 
 ek_tensor *ek_apply_unary(ek_tape *tape, const ek_op *op, ek_tensor *x, double p0, double p1);
 
-/* ---- walking over axes --------------------------------------------------------------------------------------------- */
+/* ---- walking over axes ------------------------------------------------------------------------------------------- */
 /* Position of element `index` (row-major over size[0 … n−1]) in memory with these strides. */
 static inline int64_t ek_strided_offset(int n, const int64_t *size, const int64_t *stride, int64_t index)
 {
@@ -86,7 +86,7 @@ static inline int64_t ek_strided_offset(int n, const int64_t *size, const int64_
 /* Copies `count` blocks of `bytes` bytes that start every src_step and dst_step bytes, in parallel (blocks.c). */
 void ek_copy_blocks(int64_t count, size_t bytes, const void *src, size_t src_step, void *dst, size_t dst_step);
 
-/* ---- elementwise ops of two inputs, which broadcast (binary.c) ----------------------------------------------------- */
+/* ---- elementwise ops of two inputs, which broadcast (binary.c) --------------------------------------------------- */
 /* y = f(a, b) on runs of n elements, along which a moves by sa and b by sb: 1, or 0 for one value
  * in the whole run, never both 0.  da = ∂f/∂a·dy and db = ∂f/∂b·dy, each [n] or NULL when not asked for: the sums over
  * broadcast axes are the driver's. */
@@ -146,7 +146,7 @@ ek_status ek_broadcast_grad_f64(ek_node *node, int i, double sign);
         .backward_f64 = NAME##_backward_f64};                                                                          \
     const ek_op *const ek_op_##NAME = &binary_##NAME.op;
 
-/* ---- sums over axes (reduce.c) ------------------------------------------------------------------------------------- */
+/* ---- sums over axes (reduce.c) ----------------------------------------------------------------------------------- */
 /* Σ x[i], in double, in an order that depends on n alone. */
 double ek_sum_run_f32(int64_t n, const float *x);
 double ek_sum_run_f64(int64_t n, const double *x);
@@ -169,7 +169,7 @@ ek_tensor *ek_apply_reduction(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_a
 /* The bits of the axes, and the number of elements behind each output (`count` may be NULL). */
 unsigned ek_reduction_axes(const ek_node *node, int64_t *count);
 
-/* ---- matrix products (matrix.c) ------------------------------------------------------------------------------------ */
+/* ---- matrix products (matrix.c) ---------------------------------------------------------------------------------- */
 /* ek_gemm_into (core.h) with the node's scratch memory: EK_ERR_MEMORY. */
 ek_status ek_node_gemm_f32(ek_node *node, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
                            const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc,
@@ -178,7 +178,7 @@ ek_status ek_node_gemm_f64(ek_node *node, bool transpose_a, bool transpose_b, in
                            const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc,
                            bool accumulate);
 
-/* ---- the inside of a tape ---------------------------------------------------------------------------------------------- */
+/* ---- the inside of a tape ---------------------------------------------------------------------------------------- */
 /* To be shown the gradient of a tensor once it is complete. */
 typedef struct ek_hook {
     struct ek_hook *next;

@@ -2,7 +2,7 @@
  * application of ops.  The walk back is in backward.c. */
 #include "tape.h"
 
-/* ---- arena -------------------------------------------------------------------------------------------------------- */
+/* ---- arena ------------------------------------------------------------------------------------------------------- */
 
 enum { FIRST_CHUNK_BYTES = 1 << 20 };
 
@@ -75,7 +75,7 @@ static void recycle_chunks(ek_tape *tape)
         tape->chunks->used = 0;
 }
 
-/* ---- pool: memory that is given back within a step ------------------------------------------------------------------ */
+/* ---- pool: memory that is given back within a step --------------------------------------------------------------- */
 
 struct ek_pool_block {
     _Alignas(EK_ALIGNMENT) ek_pool_block *next;
@@ -144,7 +144,7 @@ void ek_release_scratch(ek_record *record)
     }
 }
 
-/* ---- life of a tape -------------------------------------------------------------------------------------------------- */
+/* ---- life of a tape ---------------------------------------------------------------------------------------------- */
 
 struct ek_retained {
     ek_retained *next;
@@ -279,7 +279,7 @@ ek_tensor *ek_detach(ek_tape *tape, ek_tensor *x)
     return y;
 }
 
-/* ---- applying an op -------------------------------------------------------------------------------------------------- */
+/* ---- applying an op ---------------------------------------------------------------------------------------------- */
 
 /* All inputs there, of this tape, of one float type; finds that type and whether a gradient will be asked for. */
 static ek_status check_inputs(const ek_node *node, ek_dtype *real, bool *needs_grad)

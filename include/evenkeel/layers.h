@@ -170,7 +170,7 @@ EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_d
                                      const ek_embedding_layer_opts *opts);
 
 /* ---- the norm family -------------------------------------------------------------------------------------------------
- * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β: docs/norms.md.  The
+ * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β: docs/norms-internals.md.  The
  * variance is biased (SS/n) for normalizing; running_var takes the unbiased one (SS/(n−1)).
  */
 

@@ -10,16 +10,14 @@ EK_KERNEL static void FN(silu_forward)(int64_t n, const REAL *x, REAL *y, const 
         y[i] = x[i] * FN(logistic)(x[i]);
 }
 
-/* dx = σ·(1 + x·(1 − σ))·dy.  x, dy, dx: [n]. */
+/* dx = σ(x)·(1 + x·σ(−x))·dy; 1 − σ(x) would lose its digits for large x.  x, dy, dx: [n]. */
 EK_KERNEL static void FN(silu_backward)(int64_t n, const REAL *x, const REAL *y, const REAL *dy, REAL *dx,
                                         const double *p)
 {
     (void)y;
     (void)p;
-    for (int64_t i = 0; i < n; i++) {
-        const REAL s = FN(logistic)(x[i]);
-        dx[i] = s * (1 + x[i] * (1 - s)) * dy[i];
-    }
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = FN(logistic)(x[i]) * (1 + x[i] * FN(logistic)(-x[i])) * dy[i];
 }
 
 #else

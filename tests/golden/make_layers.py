@@ -179,10 +179,10 @@ def basic_layers(a):
     wide = numbers("activations", (1, 4, 9), -30, 30)
     for name, module in (("relu", nn.ReLU()), ("leaky_relu", nn.LeakyReLU(0.25)), ("gelu", nn.GELU()),
                          ("silu", nn.SiLU()), ("sigmoid", nn.Sigmoid()), ("tanh", nn.Tanh()),
-                         ("softplus", nn.Softplus()), ("dropout_none", nn.Dropout(0.0))):
+                         ("softplus", nn.Softplus())):
         a.layer(name, module, (3, 5))
-        if name != "dropout_none":
-            a.layer(name + "_wide", module, wide)
+        a.layer(name + "_wide", module, wide)
+    a.layer("dropout_none", nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.0)), (3, 5))
     for axis in (0, 1, 2):
         a.layer(f"softmax_{axis}", nn.Softmax(axis), (2, 3, 4))
         a.layer(f"log_softmax_{axis}", nn.LogSoftmax(axis), (2, 3, 4))

@@ -1,0 +1,326 @@
+/* Whole nets against PyTorch 1.13.1 (golden/nets.npz): names, shapes and order of the state_dict, a few SGD steps from
+ * PyTorch's weights, and the default initialisation.
+ *
+ * Tolerance of training.  One forward and backward errs by ε = golden_tolerance with K the elements of the largest
+ * activation (support_golden.h).  A step adds lr·ε to the weights; the error a weight already has comes back in the next
+ * gradient times the curvature of the loss, which these nets keep below 1/lr (they train), so after T steps it is at most
+ * about T·ε.  Measured it stays below a twentieth of that. */
+#include "support_golden.h"
+
+/* ---- names ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct state_order {
+    const ek_npz *npz;
+    const char *prefix;
+    int64_t next;                         /* entry of the archive */
+    void (*each)(const struct state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name);
+    double tolerance;
+} state_order;
+
+static bool has_prefix(const state_order *order)
+{
+    return order->next < ek_npz_count(order->npz) &&
+           strncmp(ek_npz_name(order->npz, order->next), order->prefix, strlen(order->prefix)) == 0;
+}
+
+static ek_status visit_in_order(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
+{
+    state_order *order = user;
+    char ours[200], theirs[200];
+    (void)kind;
+    ck_assert_msg(has_prefix(order), "PyTorch's state_dict ends before %s", name);
+    ck_assert_str_eq(name, ek_npz_name(order->npz, order->next) + strlen(order->prefix));
+    ek_tensor *golden = ek_npz_read_at(order->npz, order->next++);
+    ck_made(golden);
+    ck_assert_msg(strcmp(ek_shape_text(ek_tensor_shape(t), ours, sizeof ours),
+                         ek_shape_text(ek_tensor_shape(golden), theirs, sizeof theirs)) == 0,
+                  "%s is %s, PyTorch's %s", name, ours, theirs);
+    ck_assert_int_eq(ek_tensor_dtype(t) == EK_I64, ek_tensor_dtype(golden) == EK_I64);
+    if (order->each)
+        order->each(order, t, golden, name);
+    ek_tensor_free(golden);
+    return EK_OK;
+}
+
+/* Every parameter and buffer of `net` is the entry of that prefix that is next in the archive, and none is left. */
+static void in_order(ek_module *net, state_order order)
+{
+    while (order.next < ek_npz_count(order.npz) && !has_prefix(&order))
+        order.next++;
+    ck_ok(ek_module_visit(net, visit_in_order, &order));
+    ck_assert_msg(!has_prefix(&order), "only PyTorch's state_dict has %s", ek_npz_name(order.npz, order.next));
+}
+
+static ek_module *conv2d_grouped(void)
+{
+    ek_conv_layer_opts opts = ek_conv_layer_opts_default();
+    opts.groups = 2;
+    opts.bias = false;
+    return ek_conv2d_rect_layer(4, 6, 3, 2, &opts);
+}
+
+START_TEST(test_names)
+{
+    ek_instance_norm_opts instance = ek_instance_norm_opts_default();
+    instance.affine = instance.track_running_stats = true;
+    ek_batch_norm_opts bare = ek_batch_norm_opts_default(), untracked = bare;
+    bare.affine = false;
+    untracked.track_running_stats = false;
+    ek_module *net = ek_sequential(
+        ek_sequential(ek_conv1d_layer(2, 4, 3, NULL), ek_batch_norm1d(4, NULL),
+                      ek_sequential(conv2d_grouped(), ek_relu_layer(), ek_batch_norm2d(6, NULL))),
+        ek_layer_norm(EK_SHAPE(4, 5), NULL), ek_embedding_layer(7, 3, NULL),
+        ek_sequential(ek_group_norm(2, 6, NULL), ek_flatten_layer()), ek_instance_norm2d(6, &instance),
+        ek_instance_norm1d(6, NULL), ek_batch_norm3d(5, &bare), ek_batch_norm1d(5, &untracked), ek_linear(4, 3, NULL),
+        ek_linear(3, 2, &(ek_linear_opts){.bias = false}));
+    ck_made(net);
+    ek_npz *npz = golden_open("nets.npz");
+    in_order(net, (state_order){.npz = npz, .prefix = "nested."});
+    ek_npz_close(npz);
+    ek_module_free(net);
+}
+END_TEST
+
+/* ---- training ---------------------------------------------------------------------------------------------------------- */
+
+static void load(const state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
+{
+    (void)order;
+    ek_tensor *values = ek_tensor_cast(theirs, ek_tensor_dtype(ours));
+    ck_assert_msg(values != NULL, "%s: %s", name, ek_last_error());
+    ck_ok(ek_tensor_write(ours, ek_tensor_data(values),
+                          (size_t)ek_tensor_numel(ours) * ek_dtype_size(ek_tensor_dtype(ours))));
+    ek_tensor_free(values);
+}
+
+static void compare(const state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
+{
+    assert_close(name, ours, theirs, 0, ek_tensor_dtype(ours) == EK_I64 ? 0 : order->tolerance);
+}
+
+static ek_module *cnn(void)
+{
+    ek_conv_layer_opts first = ek_conv_layer_opts_default(), second = first;
+    first.padding[0] = first.padding[1] = 1;
+    second.stride[0] = second.stride[1] = 2;
+    second.bias = false;
+    return ek_sequential(ek_conv2d_layer(1, 4, 3, &first), ek_batch_norm2d(4, NULL), ek_relu_layer(),
+                         ek_conv2d_layer(4, 6, 3, &second), ek_group_norm(2, 6, NULL), ek_relu_layer(),
+                         ek_flatten_layer(), ek_linear(6 * 2 * 2, 3, NULL));
+}
+
+static ek_module *mlp(void)
+{
+    ek_batch_norm_opts cumulative = ek_batch_norm_opts_default();
+    cumulative.momentum = EK_MOMENTUM_CUMULATIVE;
+    return ek_sequential(ek_linear(6, 8, &(ek_linear_opts){.bias = false}), ek_batch_norm1d(8, &cumulative),
+                         ek_relu_layer(), ek_linear(8, 3, NULL));
+}
+
+static const struct net_case {
+    const char *name, *before, *after;
+    ek_module *(*make)(void);
+    double momentum;
+    int64_t terms;                 /* elements of the largest activation */
+} nets[] = {
+    {"cnn", "cnn.before.", "cnn.after.", cnn, 0, 4 * 4 * 6 * 6},
+    {"mlp", "mlp.before.", "mlp.after.", mlp, 0.9, 6 * 8},
+};
+
+static void train(const struct net_case *c, ek_npz *npz, ek_dtype dtype)
+{
+    ek_module *net = c->make();
+    ck_made(net);
+    ck_ok(ek_module_to(net, dtype));
+    in_order(net, (state_order){.npz = npz, .prefix = c->before, .each = load});
+    ek_sgd_opts opts = ek_sgd_opts_default();
+    opts.momentum = c->momentum;
+    ek_optimizer *sgd = ek_sgd(net, 0.1, &opts);
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *x = golden_read(npz, c->name, ".x"), *labels = golden_read(npz, c->name, ".labels");
+    ek_tensor *losses = golden_read(npz, c->name, ".losses"), *output = golden_read(npz, c->name, ".output");
+    const int64_t steps = ek_tensor_numel(losses);
+    const double tolerance = (double)steps * golden_tolerance(dtype, output, c->terms, 1);
+    for (int64_t step = 0; step <= steps; step++) {
+        ek_tensor *batch = golden_row(x, step, dtype), *targets = golden_row(labels, step, dtype);
+        if (step == steps)
+            ek_module_eval(net);
+        ek_tensor *y = ek_forward(net, tape, batch);
+        if (step == steps) {
+            assert_close("output in evaluation", y, output, 0, tolerance);
+        } else {
+            ek_tensor *loss = ek_cross_entropy(tape, y, targets, NULL);
+            ck_ok(ek_backward(tape, loss));
+            ck_assert_msg(fabs(ek_item(loss) - ek_tensor_at(losses, step)) <= tolerance,
+                          "%s, step %lld: loss %.17g, expected %.17g", c->name, (long long)step, ek_item(loss),
+                          ek_tensor_at(losses, step));
+            ck_ok(ek_optimizer_step(sgd));
+            ek_optimizer_zero_grad(sgd);
+        }
+        ek_tape_reset(tape);
+        ek_tensor_free(batch);
+        ek_tensor_free(targets);
+    }
+    in_order(net, (state_order){.npz = npz, .prefix = c->after, .each = compare, .tolerance = tolerance});
+    ek_tensor *all[] = {x, labels, losses, output};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        ek_tensor_free(all[i]);
+    ek_tape_free(tape);
+    ek_optimizer_free(sgd);
+    ek_module_free(net);
+}
+
+START_TEST(test_training)
+{
+    ek_npz *npz = golden_open("nets.npz");
+    train(&nets[_i / 2], npz, _i % 2 ? EK_F64 : EK_F32);
+    ek_npz_close(npz);
+}
+END_TEST
+
+/* ---- first values ------------------------------------------------------------------------------------------------------ */
+
+/* `theirs`: largest magnitude, mean and standard deviation σ of PyTorch's own draw.  Of n draws the mean has standard
+ * error σ/√n and σ, for a uniform or normal distribution, at most σ/√(2n): the difference of two draws stays within 6
+ * such errors each, 12 in all.  The largest magnitude of a uniform draw falls short of its bound by about bound/n, of a
+ * normal one it varies by about σ/4 from draw to draw. */
+static void alike(const char *name, const ek_tensor *ours, const ek_tensor *theirs, bool normal)
+{
+    const double n = (double)ek_tensor_numel(ours), largest = ek_tensor_at(theirs, 0), std = ek_tensor_at(theirs, 2);
+    double most = 0, sum = 0, squares = 0;
+    for (int64_t i = 0; i < ek_tensor_numel(ours); i++) {
+        double v = ek_tensor_at(ours, i);
+        most = fmax(most, fabs(v));
+        sum += v;
+        squares += v * v;
+    }
+    const double mean = sum / n, ours_std = sqrt(fmax(0, squares / n - mean * mean));
+    const double error = std > 0 ? 12 * std / sqrt(n) : 0;
+    const double span = std == 0 ? 0 : normal ? 6 * std / 4 : 12 * largest / n;
+    ck_assert_msg(fabs(mean - ek_tensor_at(theirs, 1)) <= error, "%s: mean %g, PyTorch's %g", name, mean,
+                  ek_tensor_at(theirs, 1));
+    ck_assert_msg(fabs(ours_std - std) <= error, "%s: standard deviation %g, PyTorch's %g", name, ours_std, std);
+    ck_assert_msg(fabs(most - largest) <= span, "%s: largest magnitude %g, PyTorch's %g", name, most, largest);
+}
+
+static ek_module *grouped_conv1d(void)
+{
+    ek_conv_layer_opts opts = ek_conv_layer_opts_default();
+    opts.groups = 2;
+    return ek_conv1d_layer(40, 96, 5, &opts);
+}
+
+static ek_module *grouped_conv2d(void)
+{
+    ek_conv_layer_opts opts = ek_conv_layer_opts_default();
+    opts.groups = 4;
+    return ek_conv2d_rect_layer(24, 64, 3, 5, &opts);
+}
+
+static ek_module *linear(void)
+{
+    return ek_linear(400, 300, NULL);
+}
+
+static ek_module *embedding(void)
+{
+    return ek_embedding_layer(200, 50, NULL);
+}
+
+static ek_module *padded_embedding(void)
+{
+    return ek_embedding_layer(200, 50, &(ek_embedding_layer_opts){.padding_idx = 3});
+}
+
+static ek_module *batch_norm(void)
+{
+    return ek_batch_norm2d(4, NULL);
+}
+
+static ek_module *tracked_instance_norm(void)
+{
+    ek_instance_norm_opts opts = ek_instance_norm_opts_default();
+    opts.affine = opts.track_running_stats = true;
+    return ek_instance_norm2d(4, &opts);
+}
+
+static ek_module *layer_norm(void)
+{
+    return ek_layer_norm(EK_SHAPE(4), NULL);
+}
+
+static ek_module *group_norm(void)
+{
+    return ek_group_norm(2, 4, NULL);
+}
+
+static const struct init_case {
+    const char *prefix;
+    ek_module *(*make)(void);
+    bool normal;
+} inits[] = {
+    {"init.linear.", linear, false},
+    {"init.conv1d.", grouped_conv1d, false},
+    {"init.conv2d.", grouped_conv2d, false},
+    {"init.embedding.", embedding, true},
+    {"init.padding_idx.", padded_embedding, true},
+    {"init.batch_norm.", batch_norm, false},
+    {"init.instance_norm.", tracked_instance_norm, false},
+    {"init.layer_norm.", layer_norm, false},
+    {"init.group_norm.", group_norm, false},
+};
+
+static const struct init_case *visited;
+
+static ek_status visit_first_values(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
+{
+    (void)kind;
+    ek_tensor *theirs = golden_read(user, visited->prefix, name);
+    alike(name, t, theirs, visited->normal);
+    ek_tensor_free(theirs);
+    return EK_OK;
+}
+
+START_TEST(test_first_values)
+{
+    visited = &inits[_i];
+    ek_npz *npz = golden_open("nets.npz");
+    ek_module *module = visited->make();
+    ck_made(module);
+    ck_ok(ek_module_init(module, 1));
+    ck_ok(ek_module_visit(module, visit_first_values, npz));
+    ek_module_free(module);
+    ek_npz_close(npz);
+}
+END_TEST
+
+/* What has no counterpart in PyTorch: both logits start at 1; γ at 0 with last_gamma; the published buffers at 0. */
+START_TEST(test_first_values_of_switchable_norm)
+{
+    ek_switchable_norm_opts opts = ek_switchable_norm_opts_default();
+    opts.last_gamma = opts.reference = _i == 1;
+    ek_module *module = ek_switchable_norm2d(3, &opts);
+    ck_made(module);
+    for (int64_t i = 0; i < 3; i++) {
+        ck_assert(ek_tensor_at(ek_module_parameter(module, "mean_weight"), i) == 1);
+        ck_assert(ek_tensor_at(ek_module_parameter(module, "var_weight"), i) == 1);
+        ck_assert(ek_tensor_at(ek_module_parameter(module, "weight"), i) == (_i ? 0 : 1));
+        ck_assert(ek_tensor_at(ek_module_parameter(module, "bias"), i) == 0);
+        ck_assert(ek_tensor_at(ek_module_buffer(module, "running_mean"), i) == 0);
+        ck_assert(ek_tensor_at(ek_module_buffer(module, "running_var"), i) == (_i ? 0 : 1));
+    }
+    ek_module_free(module);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nets_golden");
+    TCase *tcase = tcase_create("nets_golden");
+    tcase_add_test(tcase, test_names);
+    tcase_add_loop_test(tcase, test_training, 0, 2 * (int)(sizeof nets / sizeof *nets));
+    tcase_add_loop_test(tcase, test_first_values, 0, (int)(sizeof inits / sizeof *inits));
+    tcase_add_loop_test(tcase, test_first_values_of_switchable_norm, 0, 2);
+    suite_add_tcase(suite, tcase);
+    return run_suite(suite);
+}

@@ -120,7 +120,7 @@ void norm_free(norm_inputs *in, norm_outputs *out)
     }
 }
 
-/* ---- what all norms share once M and V are known -------------------------------------------------------------------- */
+/* ---- what all norms share once M and V are known ----------------------------------------------------------------- */
 
 static long double inverse_root(long double v)
 {
@@ -158,9 +158,10 @@ static void affine_gradients(const norm_case *c, const norm_inputs *in, const lo
     }
 }
 
-/* ---- BN, LN, RMS, IN, GN ----------------------------------------------------------------------------------------------- */
+/* ---- BN, LN, RMS, IN, GN ----------------------------------------------------------------------------------------- */
 
-/* dx_i = Σ_j dy_j·γ_j·∂x̂_j/∂x_i with ∂x̂_j/∂x_i = r·([i = j] − 1/K − x̂_i·x̂_j/K) over the members of a group: K² terms. */
+/* dx_i = Σ_j dy_j·γ_j·∂x̂_j/∂x_i with ∂x̂_j/∂x_i = r·([i = j] − 1/K − x̂_i·x̂_j/K) over the members of a group: K²
+ * terms. */
 static void group_jacobian(const norm_case *c, const norm_inputs *in, const int64_t *member, int64_t k, long double r,
                            const long double *hat, norm_outputs *out)
 {
@@ -231,7 +232,7 @@ static void one_group(const norm_case *c, const norm_inputs *in, int64_t group, 
         group_jacobian(c, in, member, k, r, hat, out);
 }
 
-/* ---- SwitchableNorm ------------------------------------------------------------------------------------------------------ */
+/* ---- SwitchableNorm ---------------------------------------------------------------------------------------------- */
 
 enum { IN, LN, BN };
 
@@ -364,7 +365,8 @@ static void switch_backward(const norm_case *c, const norm_inputs *in, const swi
     long double dw[3] = {0}, du[3] = {0}, dw_size[3] = {0}, du_size[3] = {0};
     for (int64_t p = 0; p < c->n * c->c; p++) {
         const long double gamma = c->weight ? in->gamma[p % c->c] : 1, r = g->r[p];
-        for (int64_t i = p * c->s; i < (p + 1) * c->s; i++) { /* y = γ·(x − M)·r + β: ∂y/∂M = −γ·r, ∂y/∂V = −½·γ·x̂·r² */
+        /* y = γ·(x − M)·r + β: ∂y/∂M = −γ·r, ∂y/∂V = −½·γ·x̂·r² */
+        for (int64_t i = p * c->s; i < (p + 1) * c->s; i++) {
             const long double d = gamma * (long double)in->dy[i];
             g->m[p] -= d * r;
             g->v[p] -= d * hat[i] * r * r / 2;
@@ -453,10 +455,10 @@ norm_outputs norm_oracle(const norm_case *c, const norm_inputs *in)
     return out;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------------------ */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
-/* Roundings in the tensor's type that touch one result: x − M, the product with r·γ, the rounding of that coefficient, of
- * the constant term, and the sum; in dx a second product and coefficient and two more sums. */
+/* Roundings in the tensor's type that touch one result: x − M, the product with r·γ, the rounding of that coefficient,
+ * of the constant term, and the sum; in dx a second product and coefficient and two more sums. */
 enum { ROUNDINGS = 8 };
 
 void assert_norm_numbers(const char *what, const norm_case *c, const ek_tensor *t, const norm_numbers *expected,
@@ -464,8 +466,8 @@ void assert_norm_numbers(const char *what, const norm_case *c, const ek_tensor *
 {
     const bool single = ek_tensor_dtype(t) == EK_F32;
     const double unit = single ? FLT_EPSILON / 2 : DBL_EPSILON / 2, least = single ? 0x1p-149 : 0x1p-1074;
-    /* Terms that a double adds one after the other: 4096/32 in a lane of a piece or 64 rows of a column, 5 levels of the
-     * tree, then the pieces; never more than there are elements. */
+    /* Terms that a double adds one after the other: 4096/32 in a lane of a piece or 64 rows of a column, 5 levels of
+     * the tree, then the pieces; never more than there are elements. */
     const double numel = (double)norm_numel(c), terms = fmin(numel, 128 + 5 + numel / 64);
     ck_assert_msg(t != NULL, "%s: %s is missing: %s", norm_text(c), what, ek_last_error());
     ck_assert_msg(ek_tensor_numel(t) == expected->n, "%s: %s has %lld elements, expected %lld", norm_text(c), what,
@@ -474,8 +476,8 @@ void assert_norm_numbers(const char *what, const norm_case *c, const ek_tensor *
         double got = ek_tensor_at(t, i), tolerance = (ROUNDINGS * unit + (terms + 8) * (1 + kappa) * DBL_EPSILON / 2) *
                                                          expected->size[i] + 4 * least;
         ck_assert_msg(fabs(got - expected->value[i]) <= tolerance,
-                      "%s: %s %s[%lld] is %.17g, expected %.17g ± %.3g (kappa %g)", norm_text(c), single ? "f32" : "f64",
-                      what, (long long)i, got, expected->value[i], tolerance, kappa);
+                      "%s: %s %s[%lld] is %.17g, expected %.17g ± %.3g (kappa %g)", norm_text(c),
+                      single ? "f32" : "f64", what, (long long)i, got, expected->value[i], tolerance, kappa);
     }
 }
 

@@ -17,7 +17,7 @@ typedef struct norm_case {
     bool channels_last;
     double eps;
     bool weight, bias;
-    bool given; /* normalizes by the given (mean, var), one pair per statistics group; SwitchableNorm: BN's, per channel */
+    bool given; /* normalizes by the given (mean, var), one per statistics group; SwitchableNorm: BN's, [c] */
     bool instance, batch, unbiased; /* SwitchableNorm */
 } norm_case;
 

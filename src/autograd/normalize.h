@@ -70,7 +70,7 @@ static inline double norm_rstd(double variance, double eps)
     return v == 0 ? 0 : 1 / sqrt(v);
 }
 
-/* ---- how the work is cut: by shape alone (normalize_plan.c) ------------------------------------------------------------ */
+/* ---- how the work is cut: by shape alone (normalize_plan.c) ------------------------------------------------------ */
 
 typedef struct norm_split {
     int64_t segment, pieces_per_segment;  /* runs: contiguous elements, cut into pieces of NORM_PIECE */
@@ -138,7 +138,7 @@ void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, 
                                 const double *parts, int64_t chunks, bool single, norm_grads *g, double *d_gamma,
                                 double *d_beta);
 
-/* ---- SwitchableNorm's finish (normalize_switch.c) ------------------------------------------------------------------- */
+/* ---- SwitchableNorm's finish (normalize_switch.c) ---------------------------------------------------------------- */
 typedef struct switch_saved {
     int64_t n, c, s;   /* samples, channels, elements per plane */
     int n_weights;     /* of IN, LN, BN, those in use */
@@ -160,7 +160,7 @@ void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *sa
 void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm_grads *g, double *scratch,
                         double *mean_logit_grad, double *var_logit_grad);
 
-/* ---- the op's attributes, and what stands between its passes over memory (normalize_finish.c) ------------------------- */
+/* ---- the op's attributes, and what stands between its passes over memory (normalize_finish.c) -------------------- */
 typedef struct normalize_attributes {
     norm_plan plan;
     double eps;

@@ -14,7 +14,8 @@ norm_saved *ek_norm_saved_make(ek_node *node)
     if (!saved)
         return NULL;
     double *tables = (double *)((char *)saved + header);
-    *saved = (norm_saved){.mean = tables, .rstd = tables + groups, .center = attr->switchable ? tables + 2 * groups : tables};
+    *saved = (norm_saved){.mean = tables, .rstd = tables + groups,
+                          .center = attr->switchable ? tables + 2 * groups : tables};
     if (attr->switchable) {
         saved->mixed = (switch_saved *)(saved + 1);
         *saved->mixed = attr->mix;

@@ -36,8 +36,8 @@ ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_vi
     if (status != EK_OK)
         return status;
     if (has_affine && affine.batch != 1)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: weight and bias have one value per affine group, so the affine view's "
-                                        "batch must be 1, got %lld", (long long)affine.batch);
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: weight and bias have one value per affine group, so the affine "
+                                        "view's batch must be 1, got %lld", (long long)affine.batch);
     *plan = (norm_plan){.numel = numel, .groups = stats.batch * stats.group, .per_group = stats.outer * stats.inner,
                         .affine_groups = has_affine ? affine.group : 0};
     if (!has_affine)
@@ -60,8 +60,8 @@ ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_vi
         walkable = divides(plan->run, period) && divides(plan->run, stats.inner);
     }
     if (!walkable)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: the affine view (1, %lld, %lld, %lld) cuts across the groups of the "
-                                        "statistics view (%lld, %lld, %lld, %lld)", (long long)affine.outer,
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: the affine view (1, %lld, %lld, %lld) cuts across the groups of "
+                                        "the statistics view (%lld, %lld, %lld, %lld)", (long long)affine.outer,
                        (long long)affine.group, (long long)affine.inner, (long long)stats.batch,
                        (long long)stats.outer, (long long)stats.group, (long long)stats.inner);
     plan->n_runs = numel / plan->run;
@@ -113,8 +113,8 @@ static void merge_groups(void *context, int64_t begin, int64_t end)
         double count = 0;
         for (int64_t o = 0; o < outer; o++)
             for (int64_t p = 0; p < pieces; p++) {
-                int64_t n = t->plan->columns ? (o + 1 < outer ? split->rows_per_block : v.outer - o * split->rows_per_block)
-                                             : norm_piece_at(p, split->segment, pieces).n;
+                const int64_t rows = o + 1 < outer ? split->rows_per_block : v.outer - o * split->rows_per_block;
+                int64_t n = t->plan->columns ? rows : norm_piece_at(p, split->segment, pieces).n;
                 norm_moments part = t->parts[((batch * outer + o) * v.group + within) * pieces + p];
                 if (count == 0)
                     total = part;

@@ -10,7 +10,7 @@
  */
 #ifdef REAL
 
-/* ---- forward kernels ---------------------------------------------------------------------------------------------- */
+/* ---- forward kernels --------------------------------------------------------------------------------------------- */
 
 /* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements in two passes; without `center` the mean is 0.  Summed
  * as differences from the first element, so that the variance of equal elements is exactly 0 in every type. */
@@ -92,7 +92,7 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
         y[i] = (x[i] - center[i]) * a[i] + b[i];
 }
 
-/* ---- backward kernels --------------------------------------------------------------------------------------------- */
+/* ---- backward kernels -------------------------------------------------------------------------------------------- */
 
 /* Σ dy and Σ dy·(x − M) over n ≤ NORM_PIECE elements. */
 EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL center)
@@ -151,8 +151,8 @@ EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64
         out[c] = (norm_sums){plain[c], product[c]};
 }
 
-/* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b/r and r stay in range where b·(x − m) with b ~ r² would not.  x is NULL where
- * nothing flows through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
+/* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b ~ r stays in range where r² would not.  x is NULL where nothing flows
+ * through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
 EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
                                          REAL a, REAL b, REAL c)
 {
@@ -188,7 +188,7 @@ EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *
             dx[i] = a[i] * dy[i];
 }
 
-/* ---- loops over pieces, runs and rows -------------------------------------------------------------------------------- */
+/* ---- loops over pieces, runs and rows ---------------------------------------------------------------------------- */
 
 /* What the bodies of the parallel loops share. */
 typedef struct {
@@ -199,9 +199,10 @@ typedef struct {
     bool center;
     norm_moments *moments; /* [pieces] or [row blocks][columns] */
     norm_sums *sums;       /* likewise */
-    const double *dm, *dv; /* [groups], already divided by what they spread over; NULL: no gradient through statistics */
+    const double *dm, *dv; /* [groups], divided by what they spread over; NULL: no gradient through statistics */
     const REAL *column[5]; /* [stats.batch][columns] coefficients of the column kernels */
-    int64_t segment, pieces_per_segment, rows_per_block, blocks, vector_chunk;
+    norm_split split;
+    int64_t vector_chunk;
     double *affine_parts; /* [vector chunks][2][affine_groups]: dγ, dβ */
 } FN(norm_loop);
 
@@ -209,7 +210,7 @@ static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
-        norm_piece piece = norm_piece_at(p, t->segment, t->pieces_per_segment);
+        norm_piece piece = norm_piece_at(p, t->split.segment, t->split.pieces_per_segment);
         t->moments[p] = FN(norm_moments_of)(piece.n, t->x + piece.start, t->center);
     }
 }
@@ -219,7 +220,7 @@ static void FN(moments_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, t->rows_per_block, t->blocks);
+        norm_tile tile = norm_tile_at(q, t->plan->stats, t->split.rows_per_block, t->split.blocks);
         FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->center,
                                 t->moments + tile.result);
     }
@@ -229,7 +230,7 @@ static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, t->rows_per_block, t->blocks);
+        norm_tile tile = norm_tile_at(q, t->plan->stats, t->split.rows_per_block, t->split.blocks);
         FN(norm_sums_columns)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->dy + tile.start,
                               t->column[0] + tile.group, t->sums + tile.result);
     }
@@ -239,7 +240,7 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
-        norm_piece piece = norm_piece_at(p, t->segment, t->pieces_per_segment);
+        norm_piece piece = norm_piece_at(p, t->split.segment, t->split.pieces_per_segment);
         REAL center = (REAL)t->saved->center[norm_group(t->plan->stats, piece.start)];
         t->sums[p] = FN(norm_sums_scalar)(piece.n, t->x + piece.start, t->dy + piece.start, center);
     }
@@ -333,17 +334,14 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
     }
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 /* m in saved->mean and Σ (x − m)² in saved->rstd, per statistics group. */
 static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_saved *saved)
 {
     const norm_plan *plan = t->plan;
     norm_split split = ek_norm_split_make(plan, plan->stats.inner);
-    t->segment = split.segment;
-    t->pieces_per_segment = split.pieces_per_segment;
-    t->rows_per_block = split.rows_per_block;
-    t->blocks = split.blocks;
+    t->split = split;
     t->moments = ek_node_scratch(node, (size_t)split.results * sizeof *t->moments);
     if (!t->moments)
         return EK_ERR_MEMORY;
@@ -431,7 +429,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
     return EK_OK;
 }
 
-/* ---- backward --------------------------------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 /* Adds sums of runs (Σ dy, Σ dy·(x − M)), which share γ, to s1, s2 of their statistics group and to dγ, dβ. */
 static void FN(spread_sums)(const FN(norm_loop) *t, const norm_split *split, norm_grads *g, double *d_gamma,
@@ -459,9 +457,9 @@ static void FN(spread_sums)(const FN(norm_loop) *t, const norm_split *split, nor
 /* The same for column sums: [batch][row block][column]. */
 static void FN(spread_column_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
-    const int64_t columns = t->plan->stats.group, rows = t->plan->stats.batch * t->blocks;
+    const int64_t columns = t->plan->stats.group, rows = t->plan->stats.batch * t->split.blocks;
     for (int64_t i = 0; i < rows * columns; i++) {
-        int64_t column = i % columns, group = i / columns / t->blocks * columns + column;
+        int64_t column = i % columns, group = i / columns / t->split.blocks * columns + column;
         int64_t at = t->plan->vector_affine ? column : 0;
         double center = t->saved->center[group], plain = t->sums[i].plain;
         double product = (t->sums[i].product + plain * ((double)(REAL)center - center)) * t->saved->rstd[group];
@@ -480,10 +478,7 @@ static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *
 {
     const norm_plan *plan = t->plan;
     norm_split split = ek_norm_split_make(plan, plan->run);
-    t->segment = split.segment;
-    t->pieces_per_segment = split.pieces_per_segment;
-    t->rows_per_block = split.rows_per_block;
-    t->blocks = split.blocks;
+    t->split = split;
     t->vector_chunk = ek_norm_vector_chunk(plan);
     const int64_t chunks = (plan->n_runs + t->vector_chunk - 1) / t->vector_chunk;
     const bool vector = plan->vector_affine && !plan->columns;
@@ -594,7 +589,7 @@ static const void *norm_data(const ek_node *node, int i)
 #define OP_FILE "op_normalize.c"
 #include "foreach_real.h"
 
-/* ---- the op ------------------------------------------------------------------------------------------------------------- */
+/* ---- the op ------------------------------------------------------------------------------------------------------ */
 
 static ek_status need_vector(const ek_node *node, int i, const char *name, int64_t length)
 {
@@ -635,7 +630,8 @@ static ek_status normalize_infer(const ek_node *node, ek_dtype *dtype, ek_shape 
         status = need_constant(node, attr->var, "var", groups);
     for (int i = 3; i <= 4 && status == EK_OK; i++) {
         if (attr->switchable != (node->in[i] != NULL))
-            return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm, and no other, needs mean_weight and var_weight");
+            return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm, and no other, needs mean_weight and "
+                                            "var_weight");
         status = need_vector(node, i, i == 3 ? "mean_weight" : "var_weight", attr->n_weights);
     }
     if (status == EK_OK)
@@ -664,11 +660,11 @@ static ek_status check_options(const ek_normalize_opts *opts)
     if (!mix)
         return EK_OK;
     if (opts->mean || !opts->center)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm mixes centered statistics of its own; running ones "
-                                        "go into ek_switch_opts");
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm mixes centered statistics of its own; running "
+                                        "ones go into ek_switch_opts");
     if (opts->stats.outer != 1)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm's statistics view is (N, 1, C, S), got outer = %lld",
-                       (long long)opts->stats.outer);
+        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm's statistics view is (N, 1, C, S), got outer = "
+                                        "%lld", (long long)opts->stats.outer);
     if (!mix->running_mean != !mix->running_var)
         return ek_fail(EK_ERR_ARGUMENT, "normalize: running_mean and running_var are given together or not at all");
     return EK_OK;

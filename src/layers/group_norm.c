@@ -20,8 +20,10 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     if (!ek_norm_dtype_ok(module, x))
         return NULL;
     if (ndim < 2 || x->shape.dim[axis] != norm->num_channels) {
-        ek_fail(EK_ERR_SHAPE, norm->channel_axis == 1 ? "%s: expected (N, %lld, …), got %s" : "%s: expected (N, …, %lld), got %s",
-                module->description, (long long)norm->num_channels, EK_TEXT(x->shape));
+        char expected[64];
+        snprintf(expected, sizeof expected, norm->channel_axis == 1 ? "(N, %lld, …)" : "(N, …, %lld)",
+                 (long long)norm->num_channels);
+        ek_norm_refuse_shape(module, x, expected, ndim >= 2, axis, norm->num_channels);
         return NULL;
     }
     const int64_t n = x->shape.dim[0], c = norm->num_channels, g = norm->num_groups;
@@ -64,8 +66,9 @@ ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_grou
     group_norm *norm = ek_module_state(module);
     *norm = (group_norm){num_groups, num_channels, opts->channel_axis, opts->eps, NULL, NULL};
     if (opts->affine) {
-        norm->weight = ek_module_add_parameter(module, "weight", EK_SHAPE(num_channels), (ek_init){EK_INIT_ONES, 0}, false);
-        norm->bias = ek_module_add_parameter(module, "bias", EK_SHAPE(num_channels), (ek_init){EK_INIT_ZEROS, 0}, false);
+        const ek_shape channels = EK_SHAPE(num_channels);
+        norm->weight = ek_module_add_parameter(module, "weight", channels, (ek_init){EK_INIT_ONES, 0}, false);
+        norm->bias = ek_module_add_parameter(module, "bias", channels, (ek_init){EK_INIT_ZEROS, 0}, false);
     }
     return ek_module_complete(module, !opts->affine || (norm->weight && norm->bias));
 }

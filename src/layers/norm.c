@@ -1,6 +1,6 @@
 #include "norm.h"
 
-/* ---- options and construction --------------------------------------------------------------------------------------- */
+/* ---- options and construction ------------------------------------------------------------------------------------ */
 
 bool ek_norm_eps_ok(const ek_module *module, double eps)
 {
@@ -23,8 +23,8 @@ static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
     if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return false;
     if (opts->momentum != EK_MOMENTUM_CUMULATIVE && !(opts->momentum >= 0 && opts->momentum <= 1)) {
-        ek_fail(EK_ERR_ARGUMENT, "%s: expected a momentum (the update fraction) of 0 … 1 or EK_MOMENTUM_CUMULATIVE, got %g",
-                module->description, opts->momentum);
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected a momentum (the update fraction) of 0 … 1 or EK_MOMENTUM_CUMULATIVE, "
+                                 "got %g", module->description, opts->momentum);
         return false;
     }
     if (opts->statistics < EK_STATS_AUTO || opts->statistics > EK_STATS_FROZEN) {
@@ -88,7 +88,7 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
     return ek_module_complete(module, complete);
 }
 
-/* ---- reading the input ------------------------------------------------------------------------------------------------ */
+/* ---- reading the input ------------------------------------------------------------------------------------------- */
 
 bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x)
 {
@@ -117,6 +117,19 @@ static void expected_shapes(const channel_norm *norm, char *text, size_t bytes)
     }
 }
 
+void ek_norm_refuse_shape(const ek_module *module, const ek_tensor *x, const char *expected, bool rank_fits, int axis,
+                          int64_t channels)
+{
+    const int ndim = x->shape.ndim, other = axis == 1 ? ndim - 1 : 1;
+    if (rank_fits && ndim > 2 && x->shape.dim[axis] != channels && x->shape.dim[other] == channels)
+        ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s, of which axis %d (%lld) was read as the channels; if axis %d "
+                              "(%lld) holds them, set opts.channel_axis = %s", module->description, expected,
+                EK_TEXT(x->shape), axis, (long long)x->shape.dim[axis], other, (long long)x->shape.dim[other],
+                other == 1 ? "1" : "EK_CHANNELS_LAST");
+    else
+        ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s", module->description, expected, EK_TEXT(x->shape));
+}
+
 bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims)
 {
     const channel_norm *norm = ek_module_state(module);
@@ -127,14 +140,7 @@ bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims
     if (!rank_fits || x->shape.dim[axis] != norm->num_features) {
         char expected[160];
         expected_shapes(norm, expected, sizeof expected);
-        const int other = axis == 1 ? ndim - 1 : 1;
-        if (rank_fits && ndim > 2 && x->shape.dim[other] == norm->num_features)
-            ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s, of which axis %d (%lld) was read as the channels; if axis %d "
-                                  "(%lld) holds them, set opts.channel_axis = %s", module->description, expected,
-                    EK_TEXT(x->shape), axis, (long long)x->shape.dim[axis], other, (long long)x->shape.dim[other],
-                    other == 1 ? "1" : "EK_CHANNELS_LAST");
-        else
-            ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s", module->description, expected, EK_TEXT(x->shape));
+        ek_norm_refuse_shape(module, x, expected, rank_fits, axis, norm->num_features);
         return false;
     }
     *dims = (norm_dims){.n = x->shape.dim[0], .c = norm->num_features, .s = 1, .channels_last = axis != 1};
@@ -154,7 +160,7 @@ ek_view ek_norm_view_per_sample_channel(norm_dims d)
     return d.channels_last ? (ek_view){d.n, d.s, d.c, 1} : (ek_view){d.n, 1, d.c, d.s};
 }
 
-/* ---- running statistics ------------------------------------------------------------------------------------------------- */
+/* ---- running statistics ------------------------------------------------------------------------------------------ */
 
 bool ek_channel_norm_uses_running(const ek_module *module)
 {

@@ -37,6 +37,9 @@ bool ek_norm_eps_ok(const ek_module *module, double eps);
 bool ek_norm_channel_axis_ok(const ek_module *module, int axis);
 /* x is of the module's type, or EK_ERR_DTYPE. */
 bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x);
+/* EK_ERR_SHAPE for an x that is not as `expected`; where the channels may lie on the other axis, with both readings. */
+void ek_norm_refuse_shape(const ek_module *module, const ek_tensor *x, const char *expected, bool rank_fits, int axis,
+                          int64_t channels);
 /* Reads the shape of x, or EK_ERR_SHAPE that says what was expected. */
 bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
 

@@ -1,0 +1,29 @@
+/* Shared by the tests of layers: running one alone, and seeing that a failure moved nothing. */
+#ifndef EK_TEST_SUPPORT_LAYERS_H
+#define EK_TEST_SUPPORT_LAYERS_H
+
+#include "support.h"
+
+/* The output of one forward on a tape of its own, cloned; fails the test when there is none. */
+ek_tensor *apply_layer(ek_module *module, ek_tensor *x);
+
+/* The parameters and buffers of a module, all in one vector of doubles. */
+ek_tensor *copy_state(ek_module *module);
+/* They are the bits of `before` still. */
+void assert_state(const char *what, ek_module *module, const ek_tensor *before);
+/* ek_forward fails with this status and text, and no parameter or buffer moves. */
+void assert_forward_fails(ek_status status, const char *text, ek_module *module, ek_tensor *x);
+/* A constructor returned NULL with this error. */
+#define ck_refused(status, text, constructor)                                                                          \
+    do {                                                                                                               \
+        ek_clear_error();                                                                                              \
+        ck_assert_ptr_null(constructor);                                                                               \
+        ck_error(status, text);                                                                                        \
+    } while (0)
+
+/* Sets every parameter to random values away from 0, from a stream named after it. */
+void draw_parameters(ek_module *module, uint64_t seed);
+/* The value of a buffer or parameter at an index. */
+double state_at(ek_module *module, const char *name, int64_t i);
+
+#endif

@@ -24,7 +24,7 @@ typedef struct op_case {
 } op_case;
 
 /* An int64 tensor that lives as long as the row runs. */
-__attribute__((unused)) static ek_tensor *ints(run_state *state, ek_shape shape, const int64_t *values)
+static ek_tensor *ints(run_state *state, ek_shape shape, const int64_t *values)
 {
     ck_assert_int_lt(state->n_constants, MAX_CONSTANTS);
     ek_tensor *constant = ek_from_array(EK_I64, shape, values);

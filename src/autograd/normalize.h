@@ -83,11 +83,11 @@ typedef struct norm_piece {
     int64_t start, n;
 } norm_piece;
 
-static inline norm_piece norm_piece_at(int64_t p, int64_t segment, int64_t pieces_per_segment)
+static inline norm_piece norm_piece_at(int64_t p, const norm_split *split)
 {
-    int64_t within = p % pieces_per_segment * NORM_PIECE;
-    int64_t n = segment - within < NORM_PIECE ? segment - within : NORM_PIECE;
-    return (norm_piece){p / pieces_per_segment * segment + within, n};
+    int64_t within = p % split->pieces_per_segment * NORM_PIECE;
+    int64_t n = split->segment - within < NORM_PIECE ? split->segment - within : NORM_PIECE;
+    return (norm_piece){p / split->pieces_per_segment * split->segment + within, n};
 }
 
 /* A block of rows and columns: where it starts in memory, in the table of groups and in that of results. */
@@ -100,15 +100,15 @@ static inline int64_t norm_column_blocks(ek_view stats)
     return (stats.group + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 }
 
-static inline norm_tile norm_tile_at(int64_t q, ek_view stats, int64_t rows_per_block, int64_t blocks)
+static inline norm_tile norm_tile_at(int64_t q, ek_view stats, const norm_split *split)
 {
     int64_t column = q % norm_column_blocks(stats) * COLUMN_BLOCK, row_block = q / norm_column_blocks(stats);
-    int64_t batch = row_block / blocks, first = row_block % blocks * rows_per_block;
+    int64_t batch = row_block / split->blocks, first = row_block % split->blocks * split->rows_per_block;
     return (norm_tile){
         .start = (batch * stats.outer + first) * stats.group + column,
         .group = batch * stats.group + column,
         .result = row_block * stats.group + column,
-        .rows = stats.outer - first < rows_per_block ? stats.outer - first : rows_per_block,
+        .rows = stats.outer - first < split->rows_per_block ? stats.outer - first : split->rows_per_block,
         .columns = stats.group - column < COLUMN_BLOCK ? stats.group - column : COLUMN_BLOCK,
     };
 }

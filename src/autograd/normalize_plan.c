@@ -114,7 +114,7 @@ static void merge_groups(void *context, int64_t begin, int64_t end)
         for (int64_t o = 0; o < outer; o++)
             for (int64_t p = 0; p < pieces; p++) {
                 const int64_t rows = o + 1 < outer ? split->rows_per_block : v.outer - o * split->rows_per_block;
-                int64_t n = t->plan->columns ? rows : norm_piece_at(p, split->segment, pieces).n;
+                int64_t n = t->plan->columns ? rows : norm_piece_at(p, split).n;
                 norm_moments part = t->parts[((batch * outer + o) * v.group + within) * pieces + p];
                 if (count == 0)
                     total = part;

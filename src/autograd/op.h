@@ -38,7 +38,7 @@ int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 
 /* ---- passing gradients on ---------------------------------------------------------------------------------------- */
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
- * instead of copying it where it can. */
+ * instead of copying it where it can.  For an op in which one tensor may stand at most twice. */
 ek_status ek_node_pass_grad(ek_node *node, int i);
 
 /* ---- elementwise ops of one input (unary.c) ---------------------------------------------------------------------- */

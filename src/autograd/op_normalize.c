@@ -210,7 +210,7 @@ static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
-        norm_piece piece = norm_piece_at(p, t->split.segment, t->split.pieces_per_segment);
+        norm_piece piece = norm_piece_at(p, &t->split);
         t->moments[p] = FN(norm_moments_of)(piece.n, t->x + piece.start, t->center);
     }
 }
@@ -220,7 +220,7 @@ static void FN(moments_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, t->split.rows_per_block, t->split.blocks);
+        norm_tile tile = norm_tile_at(q, t->plan->stats, &t->split);
         FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->center,
                                 t->moments + tile.result);
     }
@@ -230,7 +230,7 @@ static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, t->split.rows_per_block, t->split.blocks);
+        norm_tile tile = norm_tile_at(q, t->plan->stats, &t->split);
         FN(norm_sums_columns)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->dy + tile.start,
                               t->column[0] + tile.group, t->sums + tile.result);
     }
@@ -240,7 +240,7 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
-        norm_piece piece = norm_piece_at(p, t->split.segment, t->split.pieces_per_segment);
+        norm_piece piece = norm_piece_at(p, &t->split);
         REAL center = (REAL)t->saved->center[norm_group(t->plan->stats, piece.start)];
         t->sums[p] = FN(norm_sums_scalar)(piece.n, t->x + piece.start, t->dy + piece.start, center);
     }
@@ -340,13 +340,12 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
 static ek_status FN(input_moments)(ek_node *node, FN(norm_loop) *t, const norm_saved *saved)
 {
     const norm_plan *plan = t->plan;
-    norm_split split = ek_norm_split_make(plan, plan->stats.inner);
-    t->split = split;
-    t->moments = ek_node_scratch(node, (size_t)split.results * sizeof *t->moments);
+    t->split = ek_norm_split_make(plan, plan->stats.inner);
+    t->moments = ek_node_scratch(node, (size_t)t->split.results * sizeof *t->moments);
     if (!t->moments)
         return EK_ERR_MEMORY;
-    ek_parallel_for(split.tasks, split.grain, plan->columns ? FN(moments_columns) : FN(moments_pieces), t);
-    ek_norm_merge_moments(plan, &split, t->moments, saved);
+    ek_parallel_for(t->split.tasks, t->split.grain, plan->columns ? FN(moments_columns) : FN(moments_pieces), t);
+    ek_norm_merge_moments(plan, &t->split, t->moments, saved);
     return EK_OK;
 }
 
@@ -432,16 +431,15 @@ static ek_status FN(normalize_forward)(ek_node *node)
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 /* Adds sums of runs (Σ dy, Σ dy·(x − M)), which share γ, to s1, s2 of their statistics group and to dγ, dβ. */
-static void FN(spread_sums)(const FN(norm_loop) *t, const norm_split *split, norm_grads *g, double *d_gamma,
-                            double *d_beta)
+static void FN(spread_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
     for (int64_t r = 0; r < t->plan->n_runs; r++) {
         int64_t start = r * t->plan->run, group = norm_group(t->plan->stats, start);
         int64_t at = t->plan->affine_groups ? norm_group(t->plan->affine, start) : 0;
         double center = t->saved->center[group], plain = 0, product = 0;
-        for (int64_t p = 0; p < split->pieces_per_segment; p++) {
-            plain += t->sums[r * split->pieces_per_segment + p].plain;
-            product += t->sums[r * split->pieces_per_segment + p].product;
+        for (int64_t p = 0; p < t->split.pieces_per_segment; p++) {
+            plain += t->sums[r * t->split.pieces_per_segment + p].plain;
+            product += t->sums[r * t->split.pieces_per_segment + p].product;
         }
         product = (product + plain * ((double)(REAL)center - center)) * t->saved->rstd[group]; /* Σ dy·x̂ */
         double gamma = t->gamma ? (double)t->gamma[at] : 1;
@@ -477,12 +475,11 @@ static void FN(spread_column_sums)(const FN(norm_loop) *t, norm_grads *g, double
 static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
     const norm_plan *plan = t->plan;
-    norm_split split = ek_norm_split_make(plan, plan->run);
-    t->split = split;
+    t->split = ek_norm_split_make(plan, plan->run);
     t->vector_chunk = ek_norm_vector_chunk(plan);
     const int64_t chunks = (plan->n_runs + t->vector_chunk - 1) / t->vector_chunk;
     const bool vector = plan->vector_affine && !plan->columns;
-    t->sums = ek_node_scratch(node, (size_t)(vector ? plan->n_runs : split.results) * sizeof *t->sums);
+    t->sums = ek_node_scratch(node, (size_t)(vector ? plan->n_runs : t->split.results) * sizeof *t->sums);
     if (vector && d_beta)
         t->affine_parts = ek_node_scratch(node, (size_t)(2 * chunks * plan->affine_groups) * sizeof(double));
     if (!t->sums || (vector && d_beta && !t->affine_parts))
@@ -497,11 +494,11 @@ static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *
         for (int64_t i = 0; i < plan->groups; i++)
             center[i] = (REAL)t->saved->center[i];
         t->column[0] = center;
-        ek_parallel_for(split.tasks, split.grain, FN(sums_columns), t);
+        ek_parallel_for(t->split.tasks, t->split.grain, FN(sums_columns), t);
         FN(spread_column_sums)(t, g, d_gamma, d_beta);
     } else {
-        ek_parallel_for(split.tasks, split.grain, FN(sums_pieces), t);
-        FN(spread_sums)(t, &split, g, d_gamma, d_beta);
+        ek_parallel_for(t->split.tasks, t->split.grain, FN(sums_pieces), t);
+        FN(spread_sums)(t, g, d_gamma, d_beta);
     }
     return EK_OK;
 }

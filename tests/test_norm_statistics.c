@@ -182,8 +182,8 @@ START_TEST(a_batch_that_is_not_finite_is_not_committed)
         assert_state("a batch that is not finite", net, before);
         ck_assert_int_eq(ek_module_non_finite_batches(net), 1);
         ck_assert_int_eq(ek_module_non_finite_batches(layer), 1);
-        const char *warning = "in layer \"1.0\": the batch statistics of channel 1 are not finite; the running ones were "
-                              "left as they were (1 such batches so far)";
+        const char *warning = "in layer \"1.0\": the batch statistics of channel 1 are not finite; the running ones "
+                              "were left as they were (1 such batches so far)";
         ck_assert_msg(strstr(ek_last_warning(), warning), "%s", ek_last_warning());
         ck_assert_ptr_nonnull(strstr(ek_last_warning(), ek_module_type(layer)));
         feed(net, good);

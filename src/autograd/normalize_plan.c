@@ -7,7 +7,7 @@ static ek_status check_view(const char *name, ek_view v, int64_t numel)
     if (v.batch < 0 || v.outer < 0 || v.group < 1 || v.inner < 0 ||
         __builtin_mul_overflow(v.batch, v.outer, &product) || __builtin_mul_overflow(product, v.group, &product) ||
         __builtin_mul_overflow(product, v.inner, &product) || product != numel)
-        return ek_fail(EK_ERR_SHAPE, "normalize: expected a %s view (batch, outer, group, inner) of %lld elements, got "
+        return ek_fail(EK_ERR_SHAPE, "normalize: expected %s view (batch, outer, group, inner) of %lld elements, got "
                                      "(%lld, %lld, %lld, %lld)", name, (long long)numel, (long long)v.batch,
                        (long long)v.outer, (long long)v.group, (long long)v.inner);
     return EK_OK;
@@ -30,9 +30,9 @@ static bool divides(int64_t a, int64_t b)
 
 ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine)
 {
-    ek_status status = check_view("statistics", stats, numel);
+    ek_status status = check_view("a statistics", stats, numel);
     if (status == EK_OK && has_affine)
-        status = check_view("affine", affine, numel);
+        status = check_view("an affine", affine, numel);
     if (status != EK_OK)
         return status;
     if (has_affine && affine.batch != 1)

@@ -62,7 +62,7 @@ double golden_tolerance(ek_dtype dtype, const ek_tensor *expected, int64_t terms
     return 4 * sqrt((double)terms) * (dtype == EK_F32 ? 0x1p-24 : 0x1p-52) * scale * condition;
 }
 
-/* ---- one case -------------------------------------------------------------------------------------------------------- */
+/* ---- one case ---------------------------------------------------------------------------------------------------- */
 
 typedef struct run {
     const golden_case *c;
@@ -279,7 +279,8 @@ void golden_check_complete(const ek_npz *npz, const golden_case *cases, int n)
             continue;
         int found = 0;
         for (int k = 0; k < n; k++)
-            found += strlen(cases[k].name) == (size_t)(dot - name) && !memcmp(cases[k].name, name, (size_t)(dot - name));
+            found += strlen(cases[k].name) == (size_t)(dot - name) &&
+                     memcmp(cases[k].name, name, (size_t)(dot - name)) == 0;
         ck_assert_msg(found == 1, "%s stands %d times in the table of cases", name, found);
         outputs++;
     }

@@ -1,6 +1,6 @@
-/* Linear, convolution, pooling, activation, softmax, flatten, embedding and residual layers, with every option, against
- * PyTorch 1.13.1: output, gradients of input and parameters.  Dropout's masks cannot agree with PyTorch's: only p = 0 is
- * here.  Cases: golden_layers.def.  Tolerance and its reason: support_golden.h. */
+/* Linear, convolution, pooling, activation, softmax, flatten, embedding and residual layers, with every option,
+ * against PyTorch 1.13.1: output, gradients of input and parameters.  Dropout's masks cannot agree with PyTorch's: only
+ * p = 0 is here.  Cases: golden_layers.def.  Tolerance and its reason: support_golden.h. */
 #include "support_golden.h"
 
 #define CASE(name, condition, ...)                                                                                     \

@@ -2,12 +2,12 @@
  * PyTorch's weights, and the default initialisation.
  *
  * Tolerance of training.  One forward and backward errs by ε = golden_tolerance with K the elements of the largest
- * activation (support_golden.h).  A step adds lr·ε to the weights; the error a weight already has comes back in the next
- * gradient times the curvature of the loss, which these nets keep below 1/lr (they train), so after T steps it is at most
- * about T·ε.  Measured it stays below a twentieth of that. */
+ * activation (support_golden.h).  A step adds lr·ε to the weights; the error a weight already has comes back in the
+ * next gradient times the curvature of the loss, which these nets keep below 1/lr (they train), so after T steps it is
+ * at most about T·ε.  Measured, it stays below a twentieth of that. */
 #include "support_golden.h"
 
-/* ---- names ----------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 typedef struct state_order {
     const ek_npz *npz;
@@ -81,7 +81,7 @@ START_TEST(test_names)
 }
 END_TEST
 
-/* ---- training ---------------------------------------------------------------------------------------------------------- */
+/* ---- training ---------------------------------------------------------------------------------------------------- */
 
 static void load(const state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
 {
@@ -178,7 +178,7 @@ START_TEST(test_training)
 }
 END_TEST
 
-/* ---- first values ------------------------------------------------------------------------------------------------------ */
+/* ---- first values ------------------------------------------------------------------------------------------------ */
 
 /* `theirs`: largest magnitude, mean and standard deviation σ of PyTorch's own draw.  Of n draws the mean has standard
  * error σ/√n and σ, for a uniform or normal distribution, at most σ/√(2n): the difference of two draws stays within 6
@@ -270,25 +270,29 @@ static const struct init_case {
     {"init.group_norm.", group_norm, false},
 };
 
-static const struct init_case *visited;
+typedef struct first_values {
+    const ek_npz *npz;
+    const struct init_case *c;
+} first_values;
 
 static ek_status visit_first_values(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
 {
+    const first_values *first = user;
     (void)kind;
-    ek_tensor *theirs = golden_read(user, visited->prefix, name);
-    alike(name, t, theirs, visited->normal);
+    ek_tensor *theirs = golden_read(first->npz, first->c->prefix, name);
+    alike(name, t, theirs, first->c->normal);
     ek_tensor_free(theirs);
     return EK_OK;
 }
 
 START_TEST(test_first_values)
 {
-    visited = &inits[_i];
+    const struct init_case *c = &inits[_i];
     ek_npz *npz = golden_open("nets.npz");
-    ek_module *module = visited->make();
+    ek_module *module = c->make();
     ck_made(module);
     ck_ok(ek_module_init(module, 1));
-    ck_ok(ek_module_visit(module, visit_first_values, npz));
+    ck_ok(ek_module_visit(module, visit_first_values, &(first_values){npz, c}));
     ek_module_free(module);
     ek_npz_close(npz);
 }

@@ -182,6 +182,10 @@ def basic_layers(a):
                          ("softplus", nn.Softplus())):
         a.layer(name, module, (3, 5))
         a.layer(name + "_wide", module, wide)
+    # PyTorch's own gradient of silu takes 1 - sigmoid(x), which has few digits there.
+    a.layer("silu_large", nn.SiLU(), numbers("large", (1, 1, 5), 10, 18),
+            forward=lambda m, x: x * torch.exp(-F.softplus(-x)))
+    a.layer("softplus_threshold", nn.Softplus(), numbers("threshold", (1, 4, 9), 18, 22))
     a.layer("dropout_none", nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.0)), (3, 5))
     for axis in (0, 1, 2):
         a.layer(f"softmax_{axis}", nn.Softmax(axis), (2, 3, 4))
@@ -194,7 +198,7 @@ def basic_layers(a):
     a.layer("residual", nn.Sequential(nn.Linear(5, 5)), (3, 5), forward=lambda m, x: x + m(x))
 
 
-# ---- norms -------------------------------------------------------------------------------------------------------------
+# ---- norms -----------------------------------------------------------------------------------------------------------
 
 SHAPES = {"1d": (3, 3, 4), "2d": (2, 3, 2, 2), "3d": (2, 3, 2, 1, 2)}
 BATCH = {"1d": nn.BatchNorm1d, "2d": nn.BatchNorm2d, "3d": nn.BatchNorm3d}
@@ -332,10 +336,10 @@ def group_norms(a):
 
 
 class SwitchableNorm(nn.Module):
-    """Luo et al. 2018.  By default from the definitions: each of IN, LN and BN takes mean and population variance of its
-    own region of x, and the buffers are BatchNorm's.  `reference`: the formulas of the published code, whose plane
-    variances are unbiased, whose LN and BN variances come from those by E[v + m²] − E[m]², and whose buffers start at 0
-    and take the batch variance as it is.  `momentum` is the update fraction in both; None: equal weights."""
+    """Luo et al. 2018.  By default from the definitions: each of IN, LN and BN takes mean and population variance of
+    its own region of x, and the buffers are BatchNorm's.  `reference`: the formulas of the published code, whose plane
+    variances are unbiased, whose LN and BN variances come from those by E[v + m²] − E[m]², and whose buffers start at
+    0 and take the batch variance as it is.  `momentum` is the update fraction in both; None: equal weights."""
 
     def __init__(self, c, d, batch=True, reference=False, affine=True, momentum=0.1, eps=1e-5, last_gamma=False,
                  statistics="auto"):
@@ -414,7 +418,7 @@ def switchable_norms(a):
     a.layer("sn2d_offset", SwitchableNorm(3, "2d"), 1000 + numbers("offset", (ROWS, *shapes["2d"])), ROWS)
 
 
-# ---- ops ---------------------------------------------------------------------------------------------------------------
+# ---- ops -------------------------------------------------------------------------------------------------------------
 
 
 def arithmetic(a):
@@ -515,7 +519,7 @@ def convolution_ops(a):
     a.run("embedding_op", lambda t, i: F.embedding(i, t, 2), [(4, 3), np.array([[1, 2, 1, 3]])])
 
 
-# ---- whole nets ----------------------------------------------------------------------------------------------------------
+# ---- whole nets ------------------------------------------------------------------------------------------------------
 
 
 def cnn():
@@ -561,8 +565,9 @@ def nets(a):
         nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4),
                       nn.Sequential(nn.Conv2d(4, 6, (3, 2), groups=2, bias=False), nn.ReLU(), nn.BatchNorm2d(6))),
         nn.LayerNorm((4, 5)), nn.Embedding(7, 3), nn.Sequential(nn.GroupNorm(2, 6), nn.Flatten()),
-        nn.InstanceNorm2d(6, affine=True, track_running_stats=True), nn.InstanceNorm1d(6), nn.BatchNorm3d(5, affine=False),
-        nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(4, 3), nn.Linear(3, 2, bias=False))
+        nn.InstanceNorm2d(6, affine=True, track_running_stats=True), nn.InstanceNorm1d(6),
+        nn.BatchNorm3d(5, affine=False), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(4, 3),
+        nn.Linear(3, 2, bias=False))
     for key, value in nested.state_dict().items():
         a.add(f"nested.{key}", torch.zeros_like(value))
 
@@ -570,10 +575,11 @@ def nets(a):
 def initial_values(a):
     """init.CASE.NAME: largest magnitude, mean, standard deviation of torch's own first values."""
     torch.manual_seed(5)
-    cases = {"linear": nn.Linear(400, 300), "conv1d": nn.Conv1d(40, 96, 5, groups=2), "embedding": nn.Embedding(200, 50),
-             "conv2d": nn.Conv2d(24, 64, (3, 5), groups=4), "batch_norm": nn.BatchNorm2d(4), "layer_norm": nn.LayerNorm(4),
+    cases = {"linear": nn.Linear(400, 300), "conv1d": nn.Conv1d(40, 96, 5, groups=2),
+             "conv2d": nn.Conv2d(24, 64, (3, 5), groups=4), "embedding": nn.Embedding(200, 50),
+             "padding_idx": nn.Embedding(200, 50, padding_idx=3), "batch_norm": nn.BatchNorm2d(4),
              "instance_norm": nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
-             "group_norm": nn.GroupNorm(2, 4), "padding_idx": nn.Embedding(200, 50, padding_idx=3)}
+             "layer_norm": nn.LayerNorm(4), "group_norm": nn.GroupNorm(2, 4)}
     for case, module in cases.items():
         for key, value in module.state_dict().items():
             v = value.double()

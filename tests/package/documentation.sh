@@ -4,7 +4,9 @@
 #
 #   <!-- program -->                      the following ```c block is a whole program: it must compile and return 0
 #   <!-- file: examples/quickstart.c -->  the same, and the block is, word for word, that file
-#   <!-- output -->                       the following ```text block is what the program above it prints
+#   <!-- output -->                       the following ```text block is what the program above it prints; other
+#                                         processors round otherwise, so a number may be off by one in its last digit,
+#                                         or by 0.5 %
 #
 # Blocks without such a line are not looked at.
 set -eu
@@ -47,6 +49,26 @@ done
 flags="-std=c11 -O1 -Wall -Wextra -Wpedantic -Werror${SANITIZE:+ -fsanitize=$SANITIZE}"
 programs=0
 status=0
+# same SHOWN PRINTED: equal word for word, numbers as said above.
+same() {
+    awk '
+        function number(word) { return word ~ /^[-+]?[0-9]+([.][0-9]+)?$/ }
+        function near(a, b,    unit, gap) {
+            unit = a ~ /[.]/ ? 10 ^ -length(substr(a, index(a, ".") + 1)) : 1
+            gap = a > b ? a - b : b - a
+            return gap <= 1.01 * unit || gap <= 0.005 * (a < 0 ? -a : a)
+        }
+        function differ(why) { print "line " FNR ": " why > "/dev/stderr"; differs = 1; exit 1 }
+        NR == FNR { shown[FNR] = $0; lines = FNR; next }
+        {
+            if (split(shown[FNR], words) != NF) differ("shown \"" shown[FNR] "\", printed \"" $0 "\"")
+            for (i = 1; i <= NF; i++)
+                if (words[i] != $i && !(number(words[i]) && number($i) && near(words[i], $i)))
+                    differ("shown \"" words[i] "\", printed \"" $i "\"")
+        }
+        END { if (!differs && FNR != lines) { print "shown " lines " lines, printed " FNR > "/dev/stderr"; exit 1 } }
+    ' "$1" "$2"
+}
 complain() {
     echo "$place: $1"
     status=1
@@ -64,7 +86,7 @@ for program in "$work"/*.c; do
         complain "the program does not compile"
     elif ! (cd "$work" && "$base" >"$base.printed"); then
         complain "the program failed"
-    elif [ -f "$base.output" ] && ! diff -u "$base.output" "$base.printed"; then
+    elif [ -f "$base.output" ] && ! same "$base.output" "$base.printed"; then
         complain "the program prints something else than shown"
     fi
 done

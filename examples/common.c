@@ -113,13 +113,26 @@ void show_progress(const char *what, int64_t done, int64_t total)
         fprintf(stderr, "\r%s: %lld of %lld%s", what, (long long)done, (long long)total, done == total ? "\n" : "");
 }
 
+bool make_folder(const char *folder)
+{
+    struct stat is;
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST) {
+        fprintf(stderr, "cannot make the folder %s: %s\n", folder, strerror(errno));
+        return false;
+    }
+    if (stat(folder, &is) == 0 && !S_ISDIR(is.st_mode))
+        errno = ENOTDIR;
+    else if (access(folder, W_OK | X_OK) == 0)
+        return true;
+    fprintf(stderr, "cannot write to the folder %s: %s\n", folder, strerror(errno));
+    return false;
+}
+
 FILE *open_output(const char *folder, const char *name, char *path, size_t bytes)
 {
     snprintf(path, bytes, "%s/%s", folder, name);
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST) {
-        fprintf(stderr, "cannot make the folder %s: %s\n", folder, strerror(errno));
+    if (!make_folder(folder))
         return NULL;
-    }
     FILE *file = fopen(path, "w");
     if (!file)
         fprintf(stderr, "cannot write %s: %s\n", path, strerror(errno));

@@ -30,6 +30,10 @@ ek_dataset *load_images(const char *folder, ek_split split, int64_t n, uint64_t 
 /* A line that overwrites itself, on stderr, when that is a terminal; nothing otherwise.  done = total ends it. */
 void show_progress(const char *what, int64_t done, int64_t total);
 
+/* Makes a folder for output if need be.  False, after a message, when nothing can be written there: to be called before
+ * the work begins. */
+bool make_folder(const char *folder);
+
 /* Opens folder/name for writing, making the folder if need be; its path is left in `path`.  NULL after a message. */
 FILE *open_output(const char *folder, const char *name, char *path, size_t bytes);
 

@@ -229,7 +229,8 @@ static void errors_of(const experiment *e, int norm, int batch, double *mean, do
 
 static void print_table(const experiment *e)
 {
-    printf("\nTest error in %%, mean ± standard deviation over %lld seeds\n\n  batch size", (long long)e->seeds);
+    printf("\nTest error in %%, mean ± standard deviation over %lld seed%s\n\n  batch size", (long long)e->seeds,
+           e->seeds == 1 ? "" : "s");
     for (int n = 0; n < N_NORMS; n++)
         printf("  %11s", norms[n]);
     printf("\n");
@@ -322,9 +323,10 @@ static bool draw(const experiment *e, const char *folder)
     if (!script)
         return false;
     fprintf(script, "set terminal pngcairo size 900,600 font ',12'\nset output '%s/small_batch.png'\n"
-                    "set title 'Test error against batch size (mean and standard deviation, %lld seeds)'\n"
+                    "set title 'Test error against batch size (mean and standard deviation, seeds: %lld)'\n"
                     "set xlabel 'batch size'\nset ylabel 'test error (%%)'\nset logscale xy\n"
-                    "set xtics (2, 4, 8, 16, 32)\nset xrange [1.7:38]\nset key top right\nset grid\n",
+                    "set xtics (2, 4, 8, 16, 32)\nset xrange [1.7:38]\nset key outside\nset grid\n"
+                    "set ytics (1, 2, 3, 5, 10, 20, 30, 50, 100)\n",
             folder, (long long)e->seeds);
     for (int n = 0; n < N_NORMS; n++) {
         fprintf(script, "$%s << END\n", norms[n]);
@@ -339,7 +341,7 @@ static bool draw(const experiment *e, const char *folder)
     static const char *const colours[N_NORMS] = {"#777777", "#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#e07b00"};
     for (int n = 0; n < N_NORMS; n++)
         fprintf(script, "%s$%s using 1:2:3 with yerrorlines lw 2 pt %d lc rgb '%s' title '%s'", n ? ", \\\n     " : "",
-                norms[n], n + 4, colours[n], n == 3 ? "IN (no norm on the fully connected layer)" : norms[n]);
+                norms[n], n + 4, colours[n], n == 3 ? "IN (not after fc)" : norms[n]);
     fprintf(script, "\n");
     if (fclose(script) != 0) {
         fprintf(stderr, "writing %s failed\n", path);
@@ -348,7 +350,7 @@ static bool draw(const experiment *e, const char *folder)
     if (run_gnuplot(path))
         printf("Plot: %s/small_batch.png\n", folder);
     else
-        printf("Plot: not drawn (apt-get install gnuplot-nox, then: gnuplot %s)\n", path);
+        printf("Plot: not drawn; with gnuplot (package gnuplot-nox): gnuplot %s\n", path);
     return true;
 }
 
@@ -380,17 +382,31 @@ static void free_experiment(experiment *e)
 static ek_status load(experiment *e, const char *folder, int64_t images, int64_t test_images)
 {
     double mean, std;
+    char text[200];
     e->train = load_images(folder, EK_TRAIN, images, 0);
     e->test = e->train ? load_images(folder, EK_TEST, test_images, 0) : NULL;
     if (!e->test)
         return ek_last_status();
     ek_shape shape = ek_tensor_shape(ek_dataset_x(e->train));
     if (shape.ndim != 4 || shape.dim[1] != 1 || shape.dim[2] != 28 || shape.dim[3] != 28)
-        return ek_fail(EK_ERR_SHAPE, "expected images of 28×28");
+        return ek_fail(EK_ERR_SHAPE, "expected images of 28×28, got %s", ek_shape_text(shape, text, sizeof text));
     ek_status status = ek_dataset_moments(e->train, &mean, &std);
     if (status == EK_OK)
         status = ek_dataset_normalize(e->train, mean, std);
     return status == EK_OK ? ek_dataset_normalize(e->test, mean, std) : status;
+}
+
+/* Says on stderr why a run failed, if one did. */
+static bool all_succeeded(const experiment *e)
+{
+    for (int i = 0; i < N_NORMS * N_BATCHES * (int)e->seeds; i++) {
+        const result *r = &e->results[i % N_NORMS][i / N_NORMS % N_BATCHES][i / N_NORMS / N_BATCHES];
+        if (r->failed) {
+            fprintf(stderr, "small_batch: a run with %s failed: %s\n", norms[i % N_NORMS], r->error);
+            return false;
+        }
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
@@ -417,7 +433,12 @@ int main(int argc, char **argv)
         test_images = 500;
         epochs = seeds = 1;
     }
-    seeds = seeds < MOST_SEEDS ? seeds : MOST_SEEDS;
+    if (seeds > MOST_SEEDS) {
+        fprintf(stderr, "small_batch: --seeds: expected at most %d, got %lld\n", MOST_SEEDS, (long long)seeds);
+        return EXIT_FAILURE;
+    }
+    if (!make_folder(out))
+        return EXIT_FAILURE;
 
     experiment *e = calloc(1, sizeof *e);
     if (!e)
@@ -431,19 +452,12 @@ int main(int argc, char **argv)
         free_experiment(e);
         return status;
     }
-    printf("%s\n%lld training and %lld held-out images (%s), %lld epochs, SGD, momentum 0.9, learning rate 0.05·batch/32\n",
-           ek_build_info(), (long long)ek_dataset_size(e->train), (long long)ek_dataset_size(e->test),
-           folder ? folder : "embedded glyphs", (long long)epochs);
+    printf("%s\n%lld training and %lld held-out images (%s), epochs: %lld, SGD, momentum 0.9, "
+           "learning rate 0.05·batch/32\n", ek_build_info(), (long long)ek_dataset_size(e->train),
+           (long long)ek_dataset_size(e->test), folder ? folder : "embedded glyphs", (long long)epochs);
     fflush(stdout);
     run_jobs((int)seeds * N_NORMS * N_BATCHES, run, e);
-    status = EXIT_SUCCESS;
-    for (int i = 0; i < N_NORMS * N_BATCHES * (int)seeds && status == EXIT_SUCCESS; i++) {
-        const result *r = &e->results[i % N_NORMS][i / N_NORMS % N_BATCHES][i / N_NORMS / N_BATCHES];
-        if (r->failed) {
-            fprintf(stderr, "small_batch: a run with %s failed: %s\n", norms[i % N_NORMS], r->error);
-            status = EXIT_FAILURE;
-        }
-    }
+    status = all_succeeded(e) ? EXIT_SUCCESS : EXIT_FAILURE;
     if (status == EXIT_SUCCESS) {
         print_table(e);
         print_strays(e);

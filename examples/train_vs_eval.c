@@ -167,7 +167,7 @@ static bool draw_path(const char *folder, const char *csv_path)
     if (run_gnuplot(path))
         printf("Plot: %s/train_vs_eval.png\n", folder);
     else
-        printf("Plot: not drawn (apt-get install gnuplot-nox, then: gnuplot %s)\n", path);
+        printf("Plot: not drawn; with gnuplot (package gnuplot-nox): gnuplot %s\n", path);
     return true;
 }
 

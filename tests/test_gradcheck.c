@@ -209,6 +209,45 @@ START_TEST(a_wrong_backward_is_found)
 }
 END_TEST
 
+static ek_tensor *gives_nothing(ek_tape *t, ek_tensor *const *in, void *user)
+{
+    (void)t;
+    (void)in;
+    (void)user;
+    return NULL;
+}
+
+static ek_tensor *gives_single(ek_tape *t, ek_tensor *const *in, void *single)
+{
+    (void)in;
+    return ek_relu(t, single);
+}
+
+/* As many elements as calls so far. */
+static ek_tensor *grows(ek_tape *t, ek_tensor *const *in, void *calls)
+{
+    return ek_slice(t, in[0], 0, 0, ++*(int64_t *)calls);
+}
+
+START_TEST(bad_functions_are_refused)
+{
+    ek_tensor *x = ek_ones(EK_F64, EK_SHAPE(3)), *single = ek_ones(EK_F32, EK_SHAPE(3));
+    int64_t calls = 0;
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    ek_fail(EK_ERR_IO, "something else"); /* an old error is not taken for the function's */
+    ck_assert_int_eq(ek_gradcheck(gives_nothing, NULL, &x, 1, NULL, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "gradcheck: the function returned NULL");
+    ck_assert_int_eq(ek_gradcheck(gives_single, single, &x, 1, NULL, NULL), EK_ERR_DTYPE);
+    ck_error(EK_ERR_DTYPE, "gradcheck: expected a float64 result, got float32");
+    ck_assert_int_eq(ek_gradcheck(grows, &calls, &x, 1, NULL, NULL), EK_ERR_SHAPE);
+    ck_error(EK_ERR_SHAPE, "gradcheck: the function's result changed its shape from (1,) to (2,)");
+    ck_assert_ptr_null(ek_tensor_grad(x));
+    ck_assert(ek_data_f64(x)[0] == 1 && ek_data_f64(x)[1] == 1 && ek_data_f64(x)[2] == 1);
+    ek_tensor_free(x);
+    ek_tensor_free(single);
+}
+END_TEST
+
 START_TEST(bad_arguments_are_refused)
 {
     ek_tensor *single = ek_ones(EK_F32, EK_SHAPE(3)), *fixed = ek_ones(EK_F64, EK_SHAPE(3)), *none = NULL;
@@ -237,6 +276,7 @@ int main(void)
     tcase_add_loop_test(tcase, every_row_passes, 0, N_ROWS);
     tcase_add_test(tcase, every_op_has_a_backward_and_a_row);
     tcase_add_test(tcase, a_wrong_backward_is_found);
+    tcase_add_test(tcase, bad_functions_are_refused);
     tcase_add_test(tcase, bad_arguments_are_refused);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);

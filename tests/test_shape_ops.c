@@ -313,6 +313,11 @@ START_TEST(concat_refuses)
     ek_tape_reset(tape);
     ck_assert_ptr_null(ek_concat(tape, &a, 0, 0));
     ck_error(EK_ERR_ARGUMENT, "expected an op and at least one input, got concat and 0");
+    ek_tape_reset(tape);
+    ek_tensor *endless = ek_zeros(EK_F32, EK_SHAPE(0, INT64_MAX / 4));
+    ck_assert_ptr_null(ek_concat(tape, (ek_tensor *[]){endless, endless, endless, endless, endless}, 5, 1));
+    ck_error(EK_ERR_SHAPE, "concat: the size of axis 1 overflows int64");
+    ek_tensor_free(endless);
     ek_tensor *all[] = {a, b, flat, labels};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         ek_tensor_free(all[i]);

@@ -347,8 +347,10 @@ END_TEST
 
 START_TEST(status_names_version_and_allocator)
 {
-    ck_assert_str_eq(ek_status_name(EK_OK), "EK_OK");
-    ck_assert_str_eq(ek_status_name(EK_ERR_FORMAT), "EK_ERR_FORMAT");
+    static const char *const names[] = {"EK_OK", "EK_DONE", "EK_ERR_ARGUMENT", "EK_ERR_SHAPE", "EK_ERR_DTYPE",
+                                        "EK_ERR_STATE", "EK_ERR_MEMORY", "EK_ERR_IO", "EK_ERR_FORMAT"};
+    for (int status = EK_OK; status <= EK_ERR_FORMAT; status++)
+        ck_assert_str_eq(ek_status_name((ek_status)status), names[status]);
     ck_assert_str_eq(ek_status_name((ek_status)99), "unknown status");
     ck_assert_str_eq(ek_version(), EK_VERSION_STRING);
     ck_assert_ptr_nonnull(strstr(ek_build_info(), "Evenkeel " EK_VERSION_STRING));

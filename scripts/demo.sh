@@ -5,6 +5,7 @@
 # a table, out/small_batch.csv and, where gnuplot is there, out/small_batch.png.
 #
 #   --data DIR   train on the IDX or IDX.gz files (MNIST) in DIR instead of the embedded data set
+#   --out DIR    the folder for the CSV and the plot
 #   --help       this text
 #
 # Any other option goes to the example program, build/examples/small_batch (its own --help tells them).
@@ -14,20 +15,23 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 
 arguments=()
+out=
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    --data | --data=*)
-        if [ "$1" = --data ]; then
-            [ $# -ge 2 ] || die "--data: expected a folder after it"
+    --data | --data=* | --out | --out=*)
+        option=${1%%=*}
+        if [ "$1" = "$option" ]; then
+            [ $# -ge 2 ] || die "$option: expected a folder after it"
             shift
         fi
-        folder=${1#--data=}
-        [ -d "$folder" ] || die "--data: there is no folder $folder"
-        arguments+=(--data "$(readlink -f "$folder")")
+        folder=${1#"$option="}
+        [ "$option" = --out ] || [ -d "$folder" ] || die "--data: there is no folder $folder"
+        arguments+=("$option" "$(realpath -m "$folder")")
+        [ "$option" = --data ] || out=$folder
         ;;
     *) arguments+=("$1") ;;
     esac
@@ -37,5 +41,7 @@ done
 require build demo
 say "building with optimization in $root/build …"
 build "$root/build" example_small_batch -DCMAKE_BUILD_TYPE=Release -DEVENKEEL_EXAMPLES=ON
+caller=$PWD
 cd "$root"
-exec build/examples/small_batch "${arguments[@]}"
+build/examples/small_batch "${arguments[@]}"
+[ -n "$out" ] || [ "$caller" = "$root" ] || say "these files are in $root"

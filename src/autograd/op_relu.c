@@ -9,14 +9,14 @@ EK_KERNEL static void FN(relu_forward)(int64_t n, const REAL *x, REAL *y, const 
         y[i] = x[i] < 0 ? 0 : x[i];
 }
 
-/* dx = dy where y > 0, and 0 at the kink.  y, dy, dx: [n]. */
+/* dx = 0 where y ≤ 0, the kink included, and dy elsewhere: at NaN too, as in PyTorch.  y, dy, dx: [n]. */
 EK_KERNEL static void FN(relu_backward)(int64_t n, const REAL *x, const REAL *y, const REAL *dy, REAL *dx,
                                         const double *p)
 {
     (void)x;
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        dx[i] = y[i] > 0 ? dy[i] : 0;
+        dx[i] = y[i] <= 0 ? 0 : dy[i];
 }
 
 #else

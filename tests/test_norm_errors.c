@@ -269,6 +269,10 @@ START_TEST(shapes_of_switchable_norm)
             "switchable_norm1d(4): expected more than one value per channel to take statistics of, got (1, 4); use a "
             "larger "
             "batch");
+    sn = ek_switchable_norm1d(4, NULL);
+    ck_ok(ek_module_set_norm_statistics(sn, EK_STATS_BATCH));
+    ek_module_eval(sn); /* takes the batch's statistics all the same */
+    refuses(sn, EK_F32, EK_SHAPE(1, 4), EK_ERR_SHAPE, "expected more than one value per channel");
     opts.reference = true;
     refuses(ek_switchable_norm1d(1, &opts), EK_F32, EK_SHAPE(3, 1), EK_ERR_SHAPE,
             "switchable_norm1d(1): expected more than one channel for an unbiased variance over channels, got (3, 1)");
@@ -304,6 +308,76 @@ START_TEST(types_do_not_convert)
         ek_tensor_free(whole);
         ek_module_free(all[k]);
     }
+}
+END_TEST
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+typedef struct failing_memory {
+    int64_t calls, fail_at, live;
+} failing_memory;
+
+static void *allocate(size_t bytes, void *user)
+{
+    failing_memory *memory = user;
+    if (memory->fail_at >= 0 && bytes > 1 << 16)
+        return NULL; /* no chunk in reserve: the tape then takes just what is asked of it, site by site */
+    if (memory->fail_at >= 0 && memory->calls++ >= memory->fail_at)
+        return NULL;
+    memory->live++;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void release(void *block, void *user)
+{
+    failing_memory *memory = user;
+    memory->live--;
+    free(block);
+}
+
+/* Memory runs out at each allocation of a step in turn: the step says so and nothing moves. */
+START_TEST(memory_that_runs_out)
+{
+    failing_memory memory = {.fail_at = -1};
+    ck_ok(ek_set_allocator(&(ek_allocator){allocate, release, &memory}));
+    ek_instance_norm_opts running = ek_instance_norm_opts_default();
+    running.track_running_stats = true;
+    running.statistics = EK_STATS_RUNNING;
+    ek_module *all[] = {ek_batch_norm2d(4, NULL), ek_instance_norm2d(4, &running), ek_switchable_norm2d(4, NULL),
+                        ek_group_norm(2, 4, NULL), ek_layer_norm(EK_SHAPE(4), NULL)};
+    for (int k = 0; k < 5; k++) {
+        ek_tensor *x = ones(EK_F32, EK_SHAPE(2, 4, 3, 4)), *dy = ones(EK_F32, EK_SHAPE(2, 4, 3, 4));
+        ck_ok(ek_tensor_set_requires_grad(x, true));
+        ek_tensor *before = copy_state(all[k]);
+        int failures = 0;
+        for (bool done = false; !done;) {
+            ek_tape *t = ek_tape_new();
+            ck_made(t);
+            memory.calls = 0;
+            memory.fail_at = failures;
+            ek_tensor *y = ek_forward(all[k], t, x);
+            done = y && ek_backward_from(t, y, dy) == EK_OK;
+            memory.fail_at = -1;
+            if (!done) {
+                ck_assert_int_eq(ek_last_status(), EK_ERR_MEMORY);
+                failures++;
+            }
+            if (!y) {
+                assert_state("a step without memory", all[k], before);
+                ck_assert_ptr_null(ek_tensor_grad(x));
+            } else if (!done) {
+                ck_assert_ptr_null(ek_tensor_grad(x));
+                ck_ok(ek_module_init(all[k], 0));
+            }
+            ek_tape_free(t);
+        }
+        ck_assert_msg(failures > 5, "%s: only %d places to fail", ek_module_describe(all[k]), failures);
+        ek_tensor_free(x);
+        ek_tensor_free(dy);
+        ek_tensor_free(before);
+        ek_module_free(all[k]);
+    }
+    ck_assert_int_eq(memory.live, 0);
 }
 END_TEST
 
@@ -455,6 +529,6 @@ int main(void)
 {
     return RUN_TESTS("norm errors", options_of_norms_over_channels, options_of_the_other_norms, choosing_statistics,
                      shapes_of_batch_norm, one_value_per_channel, shapes_of_instance_norm, shapes_of_group_norm,
-                     shapes_of_layer_norm, shapes_of_switchable_norm, types_do_not_convert, views_of_the_op,
-                     tensors_of_the_op, mixing_options_of_the_op);
+                     shapes_of_layer_norm, shapes_of_switchable_norm, types_do_not_convert, memory_that_runs_out,
+                     views_of_the_op, tensors_of_the_op, mixing_options_of_the_op);
 }

@@ -455,8 +455,8 @@ START_TEST(gradients_behind_a_linear_layer)
     weight.bias = bias.weight = none.weight = none.bias = false;
     ek_module *const all[] = {
         ek_batch_norm1d(6, NULL), ek_batch_norm1d(6, &untracked), ek_batch_norm1d(6, &bare),
-        ek_layer_norm(EK_SHAPE(6), NULL), ek_layer_norm(EK_SHAPE(6), &weight), ek_layer_norm(EK_SHAPE(6), &bias), ek_layer_norm(EK_SHAPE(6), &none),
-        ek_rms_norm(EK_SHAPE(6), NULL), ek_rms_norm(EK_SHAPE(6), &no_weight),
+        ek_layer_norm(EK_SHAPE(6), NULL), ek_layer_norm(EK_SHAPE(6), &weight), ek_layer_norm(EK_SHAPE(6), &bias),
+        ek_layer_norm(EK_SHAPE(6), &none), ek_rms_norm(EK_SHAPE(6), NULL), ek_rms_norm(EK_SHAPE(6), &no_weight),
         ek_group_norm(2, 6, NULL), ek_group_norm(2, 6, &plain), ek_switchable_norm1d(6, NULL),
         ek_switchable_norm1d(6, &reference), ek_switchable_norm1d(6, &no_batch),
     };

@@ -201,6 +201,25 @@ START_TEST(a_batch_that_is_not_finite_is_not_committed)
 }
 END_TEST
 
+/* SwitchableNorm without its batch part mixes nothing across samples: a weight of 0 must not carry a NaN either. */
+START_TEST(samples_stay_apart_without_the_batch_part)
+{
+    ek_switchable_norm_opts opts = ek_switchable_norm_opts_default();
+    opts.batch = false;
+    ek_module *sn = ek_switchable_norm2d(3, &opts);
+    ek_tensor *x = normal(EK_F32, EK_SHAPE(2, 3, 3, 2), 5, 3, 2), *clean = apply_layer(sn, x);
+    ek_data_f32(x)[4] = INFINITY;
+    ek_tensor *y = apply_layer(sn, x);
+    ck_assert(!isfinite(ek_tensor_at(y, 0)));
+    for (int64_t i = 18; i < 36; i++)
+        ck_assert_double_eq(ek_tensor_at(y, i), ek_tensor_at(clean, i));
+    ek_tensor_free(x);
+    ek_tensor_free(clean);
+    ek_tensor_free(y);
+    ek_module_free(sn);
+}
+END_TEST
+
 /* A variance of 10⁶⁰ fits in a double but not in the float32 buffer. */
 START_TEST(a_variance_beyond_the_buffers_type)
 {
@@ -407,6 +426,7 @@ int main(void)
     tcase_add_loop_test(tcase, the_choice_says_nothing_about_gradients, 0, TRACKED);
     tcase_add_test(tcase, one_value_is_enough_where_no_statistics_are_taken);
     tcase_add_loop_test(tcase, a_batch_that_is_not_finite_is_not_committed, 0, TRACKED);
+    tcase_add_test(tcase, samples_stay_apart_without_the_batch_part);
     tcase_add_loop_test(tcase, a_variance_beyond_the_buffers_type, 0, TRACKED);
     tcase_add_loop_test(tcase, evaluating_without_a_tracked_batch_warns, 0, TRACKED);
     tcase_add_test(tcase, tracked_instance_norm_averages_instances);

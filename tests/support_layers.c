@@ -1,5 +1,20 @@
 #include "support_layers.h"
 
+ek_tensor *f32(ek_shape shape, const float *values)
+{
+    ek_tensor *x = ek_from_array(EK_F32, shape, values);
+    ck_made(x);
+    return x;
+}
+
+ek_tensor *normal(ek_dtype dtype, ek_shape shape, double mean, double std, uint64_t seed)
+{
+    ek_rng rng = ek_rng_seed(seed);
+    ek_tensor *x = ek_normal(dtype, shape, mean, std, &rng);
+    ck_made(x);
+    return x;
+}
+
 ek_tensor *apply_layer(ek_module *module, ek_tensor *x)
 {
     ek_tape *t = ek_tape_new();
@@ -9,6 +24,11 @@ ek_tensor *apply_layer(ek_module *module, ek_tensor *x)
     ck_made(y);
     ek_tape_free(t);
     return y;
+}
+
+void feed(ek_module *module, ek_tensor *x)
+{
+    ek_tensor_free(apply_layer(module, x));
 }
 
 typedef struct state_copy {

@@ -4,8 +4,19 @@
 
 #include "support.h"
 
+/* Tensors of values, and of normal random numbers. */
+ek_tensor *f32(ek_shape shape, const float *values);
+#define F32(shape, ...) f32(shape, (const float[]){__VA_ARGS__})
+ek_tensor *normal(ek_dtype dtype, ek_shape shape, double mean, double std, uint64_t seed);
+
+#define ck_near(value, expected, tolerance)                                                                            \
+    ck_assert_msg(fabs((value) - (expected)) <= (tolerance), "%s is %.12g, expected %.12g", #value, (double)(value),   \
+                  (double)(expected))
+
 /* The output of one forward on a tape of its own, cloned; fails the test when there is none. */
 ek_tensor *apply_layer(ek_module *module, ek_tensor *x);
+/* One forward whose output nobody needs. */
+void feed(ek_module *module, ek_tensor *x);
 
 /* The parameters and buffers of a module, all in one vector of doubles. */
 ek_tensor *copy_state(ek_module *module);

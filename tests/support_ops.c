@@ -9,6 +9,14 @@ ek_tensor *leaf(ek_dtype dtype, ek_shape shape, const double *values)
     return x;
 }
 
+ek_tensor *random_leaf(ek_dtype dtype, ek_shape shape, ek_rng *rng)
+{
+    ek_tensor *x = ek_uniform(dtype, shape, -1, 1, rng);
+    ck_made(x);
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    return x;
+}
+
 ek_tensor *run_op(op_call op, ek_tensor *const *in, int n_in, const void *options, const ek_tensor *dy)
 {
     ek_tape *t = ek_tape_new();

@@ -20,5 +20,7 @@ void assert_op_fails(ek_status status, const char *text, op_call op, ek_tensor *
 
 /* A leaf with a gradient from doubles, converted to dtype. */
 ek_tensor *leaf(ek_dtype dtype, ek_shape shape, const double *values);
+/* The same from random numbers in [−1, 1). */
+ek_tensor *random_leaf(ek_dtype dtype, ek_shape shape, ek_rng *rng);
 
 #endif

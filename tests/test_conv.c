@@ -23,14 +23,6 @@ static ek_tensor *call(ek_tape *t, ek_tensor *const *in, const void *user)
     return ek_conv1d(t, in[0], in[1], in[2], &opts);
 }
 
-static ek_tensor *random_leaf(ek_dtype dtype, ek_shape shape, ek_rng *rng)
-{
-    ek_tensor *x = ek_uniform(dtype, shape, -1, 1, rng);
-    ck_made(x);
-    ck_ok(ek_tensor_set_requires_grad(x, true));
-    return x;
-}
-
 /* Sums of at most `terms` products of numbers in [−1, 1], in any order: |error| ≤ γ·terms, γ = (terms + 2)·u; one
  * rounding more for a bias and one for the last conversion (Higham 2002, §3.1; u is half the epsilon). */
 static double bound(ek_dtype dtype, int64_t terms)

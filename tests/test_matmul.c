@@ -19,14 +19,6 @@ static ek_tensor *call_linear(ek_tape *t, ek_tensor *const *in, const void *user
     return ek_linear_op(t, in[0], in[1], in[2]);
 }
 
-static ek_tensor *random_leaf(ek_dtype dtype, ek_shape shape, ek_rng *rng)
-{
-    ek_tensor *x = ek_uniform(dtype, shape, -1, 1, rng);
-    ck_made(x);
-    ck_ok(ek_tensor_set_requires_grad(x, true));
-    return x;
-}
-
 /* Sums of `k` products of numbers in [−1, 1], in any order: |error| ≤ γ_k·k, with one more rounding to spare
  * (Higham 2002, §3.1; u is half the epsilon). */
 static double bound(ek_dtype dtype, int64_t k)

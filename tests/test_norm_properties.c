@@ -3,14 +3,6 @@
 #include "support_layers.h"
 #include "support_norms.h"
 
-static ek_tensor *normal(ek_dtype dtype, ek_shape shape, double mean, double std, uint64_t seed)
-{
-    ek_rng rng = ek_rng_seed(seed);
-    ek_tensor *x = ek_normal(dtype, shape, mean, std, &rng);
-    ck_made(x);
-    return x;
-}
-
 /* ---- the layers under test --------------------------------------------------------------------------------------- */
 
 typedef ek_module *(*maker)(double eps, bool affine);

@@ -2,31 +2,6 @@
 #include "support_layers.h"
 #include "support_norms.h"
 
-static ek_tensor *f32(ek_shape shape, const float *values)
-{
-    ek_tensor *x = ek_from_array(EK_F32, shape, values);
-    ck_made(x);
-    return x;
-}
-#define F32(shape, ...) f32(shape, (const float[]){__VA_ARGS__})
-
-static ek_tensor *normal(ek_dtype dtype, ek_shape shape, double mean, double std, uint64_t seed)
-{
-    ek_rng rng = ek_rng_seed(seed);
-    ek_tensor *x = ek_normal(dtype, shape, mean, std, &rng);
-    ck_made(x);
-    return x;
-}
-
-/* One forward whose output nobody needs. */
-static void feed(ek_module *module, ek_tensor *x)
-{
-    ek_tensor_free(apply_layer(module, x));
-}
-
-#define ck_near(value, expected, tolerance)                                                                            \
-    ck_assert_msg(fabs((value) - (expected)) <= (tolerance), "%s is %.12g, expected %.12g", #value, (double)(value),   \
-                  (double)(expected))
 /* A float32 buffer after a handful of roundings. */
 #define ck_buffer(module, name, i, expected)                                                                           \
     ck_near(state_at(module, name, i), (double)(expected), 4e-7 * (1 + fabs((double)(expected))))

@@ -2,31 +2,6 @@
  * training; and what SwitchableNorm and tracked InstanceNorm keep. */
 #include "support_layers.h"
 
-static ek_tensor *f32(ek_shape shape, const float *values)
-{
-    ek_tensor *x = ek_from_array(EK_F32, shape, values);
-    ck_made(x);
-    return x;
-}
-#define F32(shape, ...) f32(shape, (const float[]){__VA_ARGS__})
-
-static ek_tensor *normal(ek_dtype dtype, ek_shape shape, double mean, double std, uint64_t seed)
-{
-    ek_rng rng = ek_rng_seed(seed);
-    ek_tensor *x = ek_normal(dtype, shape, mean, std, &rng);
-    ck_made(x);
-    return x;
-}
-
-static void feed(ek_module *module, ek_tensor *x)
-{
-    ek_tensor_free(apply_layer(module, x));
-}
-
-#define ck_near(value, expected, tolerance)                                                                            \
-    ck_assert_msg(fabs((value) - (expected)) <= (tolerance), "%s is %.12g, expected %.12g", #value, (double)(value),   \
-                  (double)(expected))
-
 /* BatchNorm, tracked InstanceNorm and SwitchableNorm over (N, 3, H, W). */
 enum { TRACKED = 3 };
 static ek_module *tracked(int which, ek_norm_statistics statistics)

@@ -6,7 +6,7 @@
 const char *norm_name(norm_kind kind)
 {
     static const char *const names[] = {"batch_norm", "layer_norm", "rms_norm", "instance_norm", "group_norm",
-                                        "switchable_norm"};
+                                        "switchable_norm", "any views"};
     return names[kind];
 }
 
@@ -22,6 +22,7 @@ int64_t norm_groups(const norm_case *c)
     case LAYER_NORM:
     case RMS_NORM: return c->n;
     case GROUP_NORM: return c->n * c->groups;
+    case ANY_VIEWS: return c->stats.batch * c->stats.group;
     case INSTANCE_NORM:
     case SWITCHABLE_NORM: break;
     }
@@ -38,8 +39,17 @@ int64_t norm_at(const norm_case *c, int64_t sample, int64_t channel, int64_t pos
     return c->channels_last ? (sample * c->s + position) * c->c + channel : (sample * c->c + channel) * c->s + position;
 }
 
+/* autograd.h: i = ((b·outer + o)·group + g)·inner + inside, and the element's group is (b, g). */
+static int64_t view_group(ek_view v, int64_t i)
+{
+    int64_t b = i / (v.outer * v.group * v.inner), g = i / v.inner % v.group;
+    return b * v.group + g;
+}
+
 static int64_t channel_of(const norm_case *c, int64_t i)
 {
+    if (c->kind == ANY_VIEWS)
+        return view_group(c->affine, i);
     return c->channels_last ? i % c->c : i / c->s % c->c;
 }
 
@@ -50,12 +60,13 @@ static int64_t sample_of(const norm_case *c, int64_t i)
 
 static int64_t group_of(const norm_case *c, int64_t i)
 {
-    int64_t sample = sample_of(c, i), channel = channel_of(c, i);
+    const int64_t sample = sample_of(c, i), channel = channel_of(c, i);
     switch (c->kind) {
     case BATCH_NORM: return channel;
     case LAYER_NORM:
     case RMS_NORM: return sample;
     case GROUP_NORM: return sample * c->groups + channel / (c->c / c->groups);
+    case ANY_VIEWS: return view_group(c->stats, i);
     case INSTANCE_NORM:
     case SWITCHABLE_NORM: break;
     }
@@ -65,6 +76,14 @@ static int64_t group_of(const norm_case *c, int64_t i)
 const char *norm_text(const norm_case *c)
 {
     static char text[256];
+    if (c->kind == ANY_VIEWS) {
+        const ek_view s = c->stats, a = c->affine;
+        snprintf(text, sizeof text, "statistics (%lld, %lld, %lld, %lld), affine (%lld, %lld, %lld, %lld)%s%s%s",
+                 (long long)s.batch, (long long)s.outer, (long long)s.group, (long long)s.inner, (long long)a.batch,
+                 (long long)a.outer, (long long)a.group, (long long)a.inner, c->weight ? " weight" : "",
+                 c->bias ? " bias" : "", c->given ? " given" : "");
+        return text;
+    }
     snprintf(text, sizeof text, "%s n=%lld c=%lld s=%lld groups=%lld eps=%g%s%s%s%s%s%s%s", norm_name(c->kind),
              (long long)c->n, (long long)c->c, (long long)c->s, (long long)c->groups, c->eps,
              c->channels_last ? " channels last" : "", c->weight ? " weight" : "", c->bias ? " bias" : "",
@@ -76,6 +95,13 @@ const char *norm_text(const norm_case *c)
 static double *room(int64_t n)
 {
     double *memory = calloc((size_t)(n > 0 ? n : 1), sizeof *memory);
+    ck_assert_ptr_nonnull(memory);
+    return memory;
+}
+
+static long double *long_room(int64_t n)
+{
+    long double *memory = calloc((size_t)(n > 0 ? n : 1), sizeof *memory);
     ck_assert_ptr_nonnull(memory);
     return memory;
 }
@@ -145,17 +171,17 @@ static long double apply(const norm_case *c, const norm_inputs *in, norm_outputs
 /* dγ_k = Σ dy·x̂ and dβ_k = Σ dy over the elements of channel k. */
 static void affine_gradients(const norm_case *c, const norm_inputs *in, const long double *hat, norm_outputs *out)
 {
-    for (int64_t k = 0; k < c->c; k++) {
-        long double dgamma = 0, dbeta = 0;
-        for (int64_t n = 0; n < c->n; n++)
-            for (int64_t s = 0; s < c->s; s++) {
-                int64_t i = norm_at(c, n, k, s);
-                dgamma += (long double)in->dy[i] * hat[i];
-                dbeta += (long double)in->dy[i];
-            }
-        out->dgamma.value[k] = (double)dgamma;
-        out->dbeta.value[k] = (double)dbeta;
+    long double *dgamma = long_room(c->c), *dbeta = long_room(c->c);
+    for (int64_t i = 0; i < norm_numel(c); i++) {
+        dgamma[channel_of(c, i)] += (long double)in->dy[i] * hat[i];
+        dbeta[channel_of(c, i)] += (long double)in->dy[i];
     }
+    for (int64_t k = 0; k < c->c; k++) {
+        out->dgamma.value[k] = (double)dgamma[k];
+        out->dbeta.value[k] = (double)dbeta[k];
+    }
+    free(dgamma);
+    free(dbeta);
 }
 
 /* ---- BN, LN, RMS, IN, GN ----------------------------------------------------------------------------------------- */
@@ -204,15 +230,15 @@ static void group_sums(const norm_case *c, const norm_inputs *in, const int64_t 
         }
 }
 
-enum { LONGEST_JACOBIAN = 400 };
+enum { LONGEST_JACOBIAN = 250 };
 
-static void one_group(const norm_case *c, const norm_inputs *in, int64_t group, int64_t *member, long double *hat,
-                      norm_outputs *out)
+static void one_group(const norm_case *c, const norm_inputs *in, int64_t group, const int64_t *group_at,
+                      int64_t *member, long double *hat, norm_outputs *out)
 {
     int64_t k = 0;
     long double mean = 0, var = 0;
     for (int64_t i = 0; i < norm_numel(c); i++)
-        if (group_of(c, i) == group)
+        if (group_at[i] == group)
             member[k++] = i;
     for (int64_t a = 0; a < k && c->kind != RMS_NORM; a++)
         mean += (long double)in->x[member[a]] / (long double)k;
@@ -385,13 +411,6 @@ static void switch_backward(const norm_case *c, const norm_inputs *in, const swi
     switch_dx(c, in, t, g, out);
 }
 
-static long double *long_room(int64_t n)
-{
-    long double *memory = calloc((size_t)(n > 0 ? n : 1), sizeof *memory);
-    ck_assert_ptr_nonnull(memory);
-    return memory;
-}
-
 static void switchable(const norm_case *c, const norm_inputs *in, long double *hat, norm_outputs *out)
 {
     const int64_t planes = c->n * c->c;
@@ -442,13 +461,15 @@ norm_outputs norm_oracle(const norm_case *c, const norm_inputs *in)
     norm_outputs out = {numbers(numel), numbers(numel), numbers(c->c), numbers(c->c), numbers(norm_weights(c)),
                         numbers(norm_weights(c)), room(pairs), room(pairs), 0};
     long double *hat = long_room(numel);
-    int64_t *member = malloc((size_t)(numel + 1) * sizeof *member);
+    int64_t *member = malloc((size_t)(2 * numel + 1) * sizeof *member), *group_at = member + numel;
     ck_assert_ptr_nonnull(member);
+    for (int64_t i = 0; i < numel; i++)
+        group_at[i] = group_of(c, i);
     if (c->kind == SWITCHABLE_NORM)
         switchable(c, in, hat, &out);
     else
         for (int64_t g = 0; g < groups; g++)
-            one_group(c, in, g, member, hat, &out);
+            one_group(c, in, g, group_at, member, hat, &out);
     affine_gradients(c, in, hat, &out);
     free(hat);
     free(member);

@@ -8,7 +8,15 @@
 
 #include "support.h"
 
-typedef enum norm_kind { BATCH_NORM, LAYER_NORM, RMS_NORM, INSTANCE_NORM, GROUP_NORM, SWITCHABLE_NORM } norm_kind;
+typedef enum norm_kind {
+    BATCH_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+    INSTANCE_NORM,
+    GROUP_NORM,
+    SWITCHABLE_NORM,
+    ANY_VIEWS /* groups as the views say, whatever norm that is; n·s elements of each of c affine groups */
+} norm_kind;
 enum { NORM_KINDS = SWITCHABLE_NORM + 1 };
 
 typedef struct norm_case {
@@ -19,6 +27,7 @@ typedef struct norm_case {
     bool weight, bias;
     bool given; /* normalizes by the given (mean, var), one per statistics group; SwitchableNorm: BN's, [c] */
     bool instance, batch, unbiased; /* SwitchableNorm */
+    ek_view stats, affine;          /* ANY_VIEWS */
 } norm_case;
 
 /* The numbers that go in, with the precision they have in the tensors. */

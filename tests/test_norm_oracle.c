@@ -27,6 +27,8 @@ static ek_tensor *tensor(ek_dtype dtype, int64_t n, const double *values, bool n
 
 static ek_view affine_view(const norm_case *c)
 {
+    if (c->kind == ANY_VIEWS)
+        return c->affine;
     return c->channels_last ? (ek_view){1, c->n * c->s, c->c, 1} : (ek_view){1, c->n, c->c, c->s};
 }
 
@@ -35,6 +37,7 @@ static ek_view stats_view(const norm_case *c)
 {
     switch (c->kind) {
     case BATCH_NORM: return affine_view(c);
+    case ANY_VIEWS: return c->stats;
     case LAYER_NORM:
     case RMS_NORM: return (ek_view){c->n, 1, 1, c->c};
     case GROUP_NORM:
@@ -222,7 +225,7 @@ static norm_case draw_case(ek_rng *rng)
     return c;
 }
 
-enum { CASES_PER_TEST = 40, RANDOM_TESTS = 20 };
+enum { CASES_PER_TEST = 40, RANDOM_TESTS = 12 };
 
 static void random_cases(ek_dtype dtype, int seed)
 {
@@ -251,6 +254,60 @@ END_TEST
 START_TEST(random_cases_in_float32)
 {
     random_cases(EK_F32, RANDOM_TESTS + _i);
+}
+END_TEST
+
+/* Cuts a product of factors into a view at three random places. */
+static ek_view draw_view(const int64_t *factor, int n, bool one_batch, ek_rng *rng)
+{
+    int64_t at[3], part[4] = {1, 1, 1, 1};
+    for (int k = 0; k < 3; k++)
+        at[k] = ek_rng_below(rng, n + 1);
+    if (one_batch)
+        at[0] = 0;
+    for (int i = 0; i < n; i++)
+        part[(i >= at[0]) + (i >= at[1]) + (i >= at[2])] *= factor[i];
+    return (ek_view){part[0], part[1], part[2], part[3]};
+}
+
+/* Views that no layer makes: the op agrees with the oracle wherever it does not refuse them. */
+START_TEST(random_views)
+{
+    static const int64_t factors[] = {1, 2, 2, 3, 4, 5, 8, 33, 64, 70};
+    int walked = 0;
+    for (int i = 0; i < 400; i++) {
+        ek_rng rng = ek_rng_seed((uint64_t)(9000 + 400 * _i + i));
+        int64_t factor[5], numel = 1;
+        for (int k = 0; k < 5; k++) {
+            factor[k] = factors[ek_rng_below(&rng, 10)];
+            if (numel * factor[k] > 4000)
+                factor[k] = 1;
+            numel *= factor[k];
+        }
+        norm_case c = {.kind = ANY_VIEWS, .eps = 1e-5, .s = 1, .weight = coin(&rng), .bias = coin(&rng),
+                       .given = ek_rng_below(&rng, 4) == 0};
+        c.stats = draw_view(factor, 5, false, &rng);
+        c.affine = draw_view(factor, 5, true, &rng);
+        c.c = c.affine.group;
+        c.n = numel / c.c;
+        ek_tape *t = ek_tape_new();
+        ek_tensor *x = ek_zeros(EK_F64, EK_SHAPE(numel)), *weight = ek_zeros(EK_F64, EK_SHAPE(c.c));
+        ek_normalize_opts opts = {.stats = c.stats, .affine = c.affine, .eps = 1, .center = true};
+        bool walks = ek_normalize(t, x, c.weight || c.bias ? weight : NULL, NULL, NULL, NULL, &opts, NULL);
+        if (!walks)
+            ck_error(EK_ERR_ARGUMENT, "cuts across the groups");
+        ek_tape_free(t);
+        ek_tensor_free(x);
+        ek_tensor_free(weight);
+        if (!walks)
+            continue;
+        walked++;
+        norm_inputs in = draw_inputs(&c, 2, 1, &rng);
+        unsigned needs = NEED_X | (c.weight ? NEED_WEIGHT : 0u) | (c.bias ? NEED_BIAS : 0u);
+        check_case(&c, &in, coin(&rng) ? EK_F32 : EK_F64, needs);
+        norm_free(&in, NULL);
+    }
+    ck_assert_int_gt(walked, 100);
 }
 END_TEST
 
@@ -529,6 +586,7 @@ int main(void)
     TCase *tcase = tcase_create("norm oracle");
     tcase_add_loop_test(tcase, random_cases_in_float64, 0, RANDOM_TESTS);
     tcase_add_loop_test(tcase, random_cases_in_float32, 0, RANDOM_TESTS);
+    tcase_add_loop_test(tcase, random_views, 0, 3);
     tcase_add_loop_test(tcase, long_shapes, 0, LONG_CASES);
     tcase_add_loop_test(tcase, large_offsets, 0, WAYS);
     tcase_add_loop_test(tcase, large_and_small_scales, 0, WAYS);

@@ -99,7 +99,8 @@ static ek_module *make_layer(const layer_case *l, bool weight, bool bias)
         group.affine = weight;
         group.channel_axis = c->channels_last ? EK_CHANNELS_LAST : 1;
         return ek_group_norm(c->groups, c->c, &group);
-    case SWITCHABLE_NORM: break;
+    case SWITCHABLE_NORM:
+    case ANY_VIEWS: break;
     }
     mix.affine = weight;
     mix.batch = c->batch;

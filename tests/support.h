@@ -27,6 +27,14 @@ int run_tests(const char *name, const TTest *const *tests, int n);
     ck_assert_msg(ek_last_status() == (status) && strstr(ek_last_error(), (text)), "expected %s «%s», got %s «%s»",    \
                   ek_status_name(status), (text), ek_status_name(ek_last_status()), ek_last_error())
 
+/* A constructor returned NULL with this error. */
+#define ck_refused(status, text, constructor)                                                                          \
+    do {                                                                                                               \
+        ek_clear_error();                                                                                              \
+        ck_assert_ptr_null(constructor);                                                                               \
+        ck_error(status, text);                                                                                        \
+    } while (0)
+
 /* ck_assert_msg for loops over many elements: silent, so fast, while it holds. */
 #define ck_each(condition, ...)                                                                                        \
     do {                                                                                                               \

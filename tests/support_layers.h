@@ -24,13 +24,6 @@ ek_tensor *copy_state(ek_module *module);
 void assert_state(const char *what, ek_module *module, const ek_tensor *before);
 /* ek_forward fails with this status and text, and no parameter or buffer moves. */
 void assert_forward_fails(ek_status status, const char *text, ek_module *module, ek_tensor *x);
-/* A constructor returned NULL with this error. */
-#define ck_refused(status, text, constructor)                                                                          \
-    do {                                                                                                               \
-        ek_clear_error();                                                                                              \
-        ck_assert_ptr_null(constructor);                                                                               \
-        ck_error(status, text);                                                                                        \
-    } while (0)
 
 /* Sets every parameter to random values away from 0, from a stream named after it. */
 void draw_parameters(ek_module *module, uint64_t seed);

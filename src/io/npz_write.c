@@ -177,7 +177,8 @@ static ek_status add_bytes(ek_npz_writer *writer, entry *e, const void *from, si
     do {
         uInt step = n < (1u << 30) ? (uInt)n : 1u << 30;
         bool end = last && step == n;
-        e->crc = (uint32_t)crc32(e->crc, at, step);
+        if (step) /* of no bytes, which may lie at NULL, crc32 gives its first value */
+            e->crc = (uint32_t)crc32(e->crc, at, step);
         z->next_in = at;
         z->avail_in = step;
         do {

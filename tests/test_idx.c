@@ -285,6 +285,10 @@ START_TEST(dataset_from_tensors)
     /* mean 5.5, variance (12² − 1)/12; normalizing leaves the caller's tensor alone */
     double mean, std;
     ck_ok(ek_dataset_moments(data, &mean, &std));
+    ck_assert_int_eq(ek_dataset_moments(data, NULL, &std), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "dataset_moments: expected places for two numbers, got NULL for the mean");
+    ck_assert_int_eq(ek_dataset_moments(data, &mean, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "dataset_moments: expected places for two numbers, got NULL for the std");
     ck_assert_double_eq(mean, 5.5);
     ck_assert_double_eq_tol(std, sqrt(143.0 / 12), 1e-15 * 12);
     ck_ok(ek_dataset_normalize(data, 1, 2));

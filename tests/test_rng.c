@@ -209,6 +209,29 @@ START_TEST(named_streams_depend_on_seed_and_name_alone)
 }
 END_TEST
 
+START_TEST(a_generator_that_is_null_gives_0)
+{
+    int64_t order[2] = {7, 7};
+    ek_rng rng = ek_rng_seed(1);
+    ck_assert(ek_rng_u64(NULL) == 0);
+    ck_error(EK_ERR_ARGUMENT, "rng_u64: the random generator is NULL; ek_rng_seed() makes one");
+    ck_assert(ek_rng_uniform(NULL) == 0);
+    ck_error(EK_ERR_ARGUMENT, "rng_uniform: the random generator is NULL");
+    ck_assert(ek_rng_normal(NULL) == 0);
+    ck_error(EK_ERR_ARGUMENT, "rng_normal: the random generator is NULL");
+    ck_assert(ek_rng_below(NULL, 5) == 0);
+    ck_error(EK_ERR_ARGUMENT, "rng_below: the random generator is NULL");
+    ek_rng_permutation(NULL, 2, order);
+    ck_error(EK_ERR_ARGUMENT, "rng_permutation: the random generator is NULL");
+    ck_assert(order[0] == 7 && order[1] == 7);
+    ek_rng_permutation(&rng, 2, NULL);
+    ck_error(EK_ERR_ARGUMENT, "rng_permutation: expected room for 2 numbers, got NULL");
+    ck_assert(rng.counter == 0);
+    ck_assert(ek_rng_named(3, NULL).key == ek_rng_named(3, "").key);
+    ck_error(EK_ERR_ARGUMENT, "rng_named: the name is NULL");
+}
+END_TEST
+
 START_TEST(uniform_tensors_stay_below_the_open_end)
 {
     /* Two units of the last place wide: a quarter of the draws would round up to `high`. */
@@ -250,5 +273,6 @@ int main(void)
                      a_stream_goes_on_from_its_two_numbers, uniform_draws_have_uniform_moments,
                      normal_draws_have_normal_moments, below_favours_no_number,
                      permutations_hold_everything_once_and_are_uniform, named_streams_depend_on_seed_and_name_alone,
-                     uniform_tensors_stay_below_the_open_end, tensors_of_equal_seed_are_equal);
+                     a_generator_that_is_null_gives_0, uniform_tensors_stay_below_the_open_end,
+                     tensors_of_equal_seed_are_equal);
 }

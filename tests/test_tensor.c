@@ -286,6 +286,8 @@ START_TEST(printing)
                 "float32 (2, 3)\n[[1, 2, 3],\n [4, 5, 6]]\n");
     check_print(ek_ones(EK_F32, EK_SHAPE(2, 1, 2)), "float32 (2, 1, 2)\n[[[1, 1]],\n\n [[1, 1]]]\n");
     check_print(ek_zeros(EK_F32, EK_SHAPE(2, 0)), "float32 (2, 0)\n[[],\n []]\n");
+    check_print(ek_zeros(EK_F32, EK_SHAPE((int64_t)1 << 40, 0)),
+                "float32 (1099511627776, 0)\n[[],\n [],\n [],\n ...,\n [],\n [],\n []]\n");
     check_print(ek_arange(EK_F32, 0, 2000, 1), "float32 (2000,)\n[0, 1, 2, ..., 1997, 1998, 1999]\n");
     check_print(ek_from_array(EK_F64, EK_SHAPE(3), (double[]){NAN, INFINITY, -1.0 / 3}),
                 "float64 (3,)\n[nan, inf, -0.33333333]\n");
@@ -307,6 +309,7 @@ START_TEST(shape_texts)
     char text[200], small[6];
     const int64_t big = INT64_MAX;
     ck_assert_str_eq(ek_shape_text(EK_SCALAR, text, sizeof text), "()");
+    ck_assert_str_eq(ek_shape_text(EK_SCALAR, NULL, 10), "");
     ck_assert_str_eq(ek_shape_text(EK_SHAPE(3), text, sizeof text), "(3,)");
     ck_assert_str_eq(ek_shape_text(EK_SHAPE(3, 4), text, sizeof text), "(3, 4)");
     ek_shape_text(EK_SHAPE(big, big, big, big, big, big, big, big), text, sizeof text);

@@ -50,13 +50,15 @@ typedef struct ek_rng {
 } ek_rng;
 
 EK_API ek_rng ek_rng_seed(uint64_t seed);
-/* A stream of its own for each name: equal (seed, name) give equal numbers, whatever else was drawn. */
+/* A stream of its own for each name: equal (seed, name) give equal numbers, whatever else was drawn.  NULL is taken for
+ * "", with EK_ERR_ARGUMENT. */
 EK_API ek_rng ek_rng_named(uint64_t seed, const char *name);
+/* Of a generator that is NULL these give 0, with EK_ERR_ARGUMENT. */
 EK_API uint64_t ek_rng_u64(ek_rng *rng);
 EK_API double ek_rng_uniform(ek_rng *rng);               /* [0, 1), 53 bits */
 EK_API double ek_rng_normal(ek_rng *rng);                /* mean 0, variance 1 (Box–Muller) */
 EK_API int64_t ek_rng_below(ek_rng *rng, int64_t n);     /* 0 … n−1 without bias; 0 for n < 1 */
-/* Writes a random order of 0 … n−1 to `order` (Fisher–Yates). */
+/* Writes a random order of 0 … n−1 to `order` (Fisher–Yates); nothing, with EK_ERR_ARGUMENT, when either is NULL. */
 EK_API void ek_rng_permutation(ek_rng *rng, int64_t n, int64_t *order);
 
 /* ---- making tensors ------------------------------------------------------------------------------------------- */
@@ -118,7 +120,7 @@ EK_API bool ek_tensor_all_close(const ek_tensor *a, const ek_tensor *b, double r
 
 /* Writes "float32 (2, 3)\n[[1, 2, 3],\n [4, 5, 6]]\n"; long axes are shortened to their ends with "...". */
 EK_API ek_status ek_tensor_print(const ek_tensor *t, FILE *out);
-/* "(2, 3)"; returns `text`.  A buffer of 200 bytes holds any shape. */
+/* "(2, 3)"; returns `text`, or "" where that is NULL.  A buffer of 200 bytes holds any shape. */
 EK_API const char *ek_shape_text(ek_shape shape, char *text, size_t bytes);
 
 /* ---- gradients of leaves ---------------------------------------------------------------------------------------- */

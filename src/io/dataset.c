@@ -164,6 +164,9 @@ static double value_at(const ek_tensor *t, int64_t i)
 ek_status ek_dataset_moments(const ek_dataset *data, double *mean, double *std)
 {
     ek_status status = check_float("dataset_moments", data);
+    if (status == EK_OK && (!mean || !std))
+        status = ek_fail(EK_ERR_ARGUMENT, "dataset_moments: expected places for two numbers, got NULL for the %s",
+                         mean ? "std" : "mean");
     if (status != EK_OK)
         return status;
     const ek_tensor *x = data->x;

@@ -66,7 +66,7 @@ void ek_clear_warning(void)
 ek_status ek_fail_v(ek_status status, const char *format, va_list arguments)
 {
     char message[MESSAGE_BYTES]; /* an argument may be ek_last_error() itself */
-    vsnprintf(message, sizeof message, format, arguments);
+    vsnprintf(message, sizeof message, format ? format : "", arguments);
     memcpy(last_error, message, sizeof message);
     last_status = status;
     error_count++;

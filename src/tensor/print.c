@@ -48,7 +48,7 @@ ek_status ek_tensor_print(const ek_tensor *t, FILE *out)
 {
     if (!t || !out)
         return ek_fail(EK_ERR_ARGUMENT, "tensor_print: got NULL");
-    printer p = {t, out, t->numel > FULL_PRINT_LIMIT};
+    printer p = {t, out, t->numel > FULL_PRINT_LIMIT || !t->numel}; /* no elements, yet perhaps 2⁴⁰ empty rows */
     fprintf(out, "%s %s\n", ek_dtype_name(t->dtype), EK_TEXT(t->shape));
     print_axis(&p, 0, 0, t->numel);
     fputc('\n', out);

@@ -32,22 +32,37 @@ ek_rng ek_rng_seed(uint64_t seed)
     return (ek_rng){.key = seed, .counter = 0};
 }
 
+/* Is there a generator to draw from?  Fails if not. */
+static bool can_draw(const char *who, const ek_rng *rng)
+{
+    if (!rng)
+        ek_fail(EK_ERR_ARGUMENT, "%s: the random generator is NULL; ek_rng_seed() makes one", who);
+    return rng;
+}
+
 /* FNV-1a over the name, then one Philox block to spread it: neighbouring names and seeds give unrelated keys. */
 ek_rng ek_rng_named(uint64_t seed, const char *name)
 {
     uint64_t hash = 0xCBF29CE484222325u;
-    for (const char *c = name; *c; c++)
+    if (!name)
+        ek_fail(EK_ERR_ARGUMENT, "rng_named: the name is NULL, which gives the stream of \"\"");
+    for (const char *c = name ? name : ""; *c; c++)
         hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
     uint32_t word[4];
     ek_philox(seed, hash, word);
     return (ek_rng){.key = (uint64_t)word[1] << 32 | word[0], .counter = 0};
 }
 
-uint64_t ek_rng_u64(ek_rng *rng)
+static uint64_t draw_u64(ek_rng *rng)
 {
     uint32_t word[4];
     ek_philox(rng->key, rng->counter++, word);
     return (uint64_t)word[1] << 32 | word[0];
+}
+
+uint64_t ek_rng_u64(ek_rng *rng)
+{
+    return can_draw("rng_u64", rng) ? draw_u64(rng) : 0;
 }
 
 static double unit_interval(uint64_t bits)
@@ -66,36 +81,47 @@ static void normal_pair(const uint32_t word[4], double pair[2])
 
 double ek_rng_uniform(ek_rng *rng)
 {
-    return unit_interval(ek_rng_u64(rng));
+    return can_draw("rng_uniform", rng) ? unit_interval(draw_u64(rng)) : 0;
 }
 
 double ek_rng_normal(ek_rng *rng)
 {
     uint32_t word[4];
     double pair[2];
+    if (!can_draw("rng_normal", rng))
+        return 0;
     ek_philox(rng->key, rng->counter++, word);
     normal_pair(word, pair);
     return pair[0];
 }
 
-int64_t ek_rng_below(ek_rng *rng, int64_t n)
+static int64_t draw_below(ek_rng *rng, int64_t n)
 {
-    if (n < 1)
-        return 0;
     uint64_t range = (uint64_t)n, threshold = (0 - range) % range; /* 2^64 mod n: draws below it would favour some */
     for (;;) {
-        uint64_t draw = ek_rng_u64(rng);
+        uint64_t draw = draw_u64(rng);
         if (draw >= threshold)
             return (int64_t)(draw % range);
     }
 }
 
+int64_t ek_rng_below(ek_rng *rng, int64_t n)
+{
+    return can_draw("rng_below", rng) && n > 0 ? draw_below(rng, n) : 0;
+}
+
 void ek_rng_permutation(ek_rng *rng, int64_t n, int64_t *order)
 {
+    if (!can_draw("rng_permutation", rng))
+        return;
+    if (!order && n > 0) {
+        ek_fail(EK_ERR_ARGUMENT, "rng_permutation: expected room for %lld numbers, got NULL", (long long)n);
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
         order[i] = i;
     for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = ek_rng_below(rng, i + 1), swapped = order[i];
+        int64_t j = draw_below(rng, i + 1), swapped = order[i];
         order[i] = order[j];
         order[j] = swapped;
     }

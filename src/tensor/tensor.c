@@ -23,6 +23,8 @@ size_t ek_dtype_size(ek_dtype dtype)
 
 const char *ek_shape_text(ek_shape shape, char *text, size_t bytes)
 {
+    if (!text)
+        return "";
     size_t used = (size_t)snprintf(text, bytes, "(");
     for (int i = 0; i < shape.ndim && i < EK_MAX_NDIM && used < bytes; i++)
         used += (size_t)snprintf(text + used, bytes - used, i ? ", %lld" : "%lld", (long long)shape.dim[i]);

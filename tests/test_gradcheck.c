@@ -248,6 +248,30 @@ START_TEST(bad_functions_are_refused)
 }
 END_TEST
 
+static ek_tensor *apply_product(ek_tape *t, ek_tensor *const *in, void *user)
+{
+    return ek_mul(t, ek_mul(t, in[0], user), ek_relu(t, user));
+}
+
+START_TEST(other_leaves_gather_no_gradient)
+{
+    ek_rng rng = ek_rng_seed(2);
+    ek_tensor *x = ek_normal(EK_F64, EK_SHAPE(5), 0, 1, &rng), *w = ek_uniform(EK_F64, EK_SHAPE(5), 1, 2, &rng);
+    ek_tape *tape = ek_tape_new();
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    ck_ok(ek_tensor_set_requires_grad(w, true));
+    ck_ok(ek_gradcheck(apply_product, w, &x, 1, NULL, NULL));
+    ck_assert_ptr_null(ek_tensor_grad(w));
+    ck_ok(ek_backward(tape, ek_sum(tape, ek_affine(tape, w, 2, 0), EK_ALL_AXES, false)));
+    ck_ok(ek_gradcheck(apply_product, w, &x, 1, NULL, NULL));
+    ck_assert(ek_tensor_at(ek_tensor_grad(w), 0) == 2); /* a sum that is under way stays what it is */
+    ck_ok(ek_gradcheck(apply_product, w, (ek_tensor *[]){x, w}, 2, NULL, NULL));
+    ek_tape_free(tape);
+    ek_tensor_free(x);
+    ek_tensor_free(w);
+}
+END_TEST
+
 START_TEST(bad_arguments_are_refused)
 {
     ek_tensor *single = ek_ones(EK_F32, EK_SHAPE(3)), *fixed = ek_ones(EK_F64, EK_SHAPE(3)), *none = NULL;
@@ -277,6 +301,7 @@ int main(void)
     tcase_add_test(tcase, every_op_has_a_backward_and_a_row);
     tcase_add_test(tcase, a_wrong_backward_is_found);
     tcase_add_test(tcase, bad_functions_are_refused);
+    tcase_add_test(tcase, other_leaves_gather_no_gradient);
     tcase_add_test(tcase, bad_arguments_are_refused);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);

@@ -88,6 +88,25 @@ static ek_status difference(const checker *c, ek_tensor *x, int64_t index, doubl
     return status;
 }
 
+/* Leaves that fn uses beside the inputs, parameters of a module say, are not to gather gradients here: a tensor without
+ * history takes their place on the tape. */
+static ek_status shield_other_leaves(const checker *c)
+{
+    for (ek_record *record = c->tape->last; record; record = record->previous)
+        for (int i = 0; i < record->node.n_in; i++) {
+            ek_tensor *x = record->node.in[i];
+            bool checked = false;
+            for (int k = 0; k < c->n_inputs; k++)
+                checked |= c->inputs[k] == x;
+            if (!x || x->tape || !x->requires_grad || checked)
+                continue;
+            record->node.in[i] = ek_detach(c->tape, x);
+            if (!record->node.in[i])
+                return EK_ERR_MEMORY;
+        }
+    return EK_OK;
+}
+
 /* Differentiates once with backward: leaves the gradients in the inputs. */
 static ek_status analytic(checker *c, uint64_t seed)
 {
@@ -98,7 +117,9 @@ static ek_status analytic(checker *c, uint64_t seed)
         return ek_last_status();
     ek_rng rng = ek_rng_seed(seed);
     c->cotangent = ek_normal(EK_F64, y->shape, 0, 1, &rng);
-    return c->cotangent ? ek_backward_from(c->tape, y, c->cotangent) : EK_ERR_MEMORY;
+    if (!c->cotangent || shield_other_leaves(c) != EK_OK)
+        return EK_ERR_MEMORY;
+    return ek_backward_from(c->tape, y, c->cotangent);
 }
 
 static ek_status compare(const checker *c, const ek_gradcheck_opts *opts, ek_gradcheck_result *result)

@@ -65,7 +65,8 @@ struct ek_op {
     /* Checks the inputs and gives the output's type and shape, which on entry are those of the first input. */
     ek_status (*infer)(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
     /* By float type of the first float input: [EK_F32], [EK_F64].  `forward` fills node->out.  `backward` fills, for
-     * each input i, the buffer that ek_node_grad_in(node, i) gives it, from ek_node_grad_out(node). */
+     * each input i, the buffer that ek_node_grad_in(node, i) gives it, from ek_node_grad_out(node).  One that is NULL
+     * is EK_ERR_ARGUMENT when it is needed. */
     ek_status (*forward[2])(ek_node *node);
     ek_status (*backward[2])(ek_node *node);
     unsigned flags;
@@ -112,8 +113,9 @@ typedef struct ek_gradcheck_result {
 /* Compares backward with central differences, numeric = (f(x−2h) − 8f(x−h) + 8f(x+h) − f(x+2h)) / 12h, of
  * L = Σ c·f(inputs) for a random cotangent c.  Every input that requires a gradient is checked; all float inputs have
  * to be float64.  EK_OK when error ≤ tolerance; EK_ERR_ARGUMENT with the worst place in the message when not; `result`
- * (may be NULL) is filled in both cases.  Inputs are left as they were, their gradients cleared; running statistics and
- * random counters of modules do not move, so dropout draws the same mask each time.  Keep inputs away from kinks (relu
+ * (may be NULL) is filled in both cases.  Inputs are left as they were, their gradients cleared; other leaves (the
+ * parameters of a module that is called) get no gradient; running statistics and random counters of modules do not
+ * move, so dropout draws the same mask each time.  Keep inputs away from kinks (relu
  * at 0, ties of a max) by more than 2h. */
 EK_API ek_status ek_gradcheck(ek_gradcheck_fn fn, void *user, ek_tensor *const *inputs, int n_inputs,
                               const ek_gradcheck_opts *opts, ek_gradcheck_result *result);

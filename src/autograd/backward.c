@@ -47,13 +47,15 @@ static ek_status start_grad(ek_tape *tape, ek_tensor *x)
 
 const void *ek_node_grad_out(const ek_node *node)
 {
-    return node->out->grad_data;
+    return ek_node_there(node, "node_grad_out") ? node->out->grad_data : NULL;
 }
 
 /* The first contribution to a gradient is written in place.  A later one goes to memory of its own and is added when
  * the op is done, so no kernel has to know which it is, and f(x, x) needs no care. */
 void *ek_node_grad_in(ek_node *node, int i)
 {
+    if (!ek_node_there(node, "node_grad_in"))
+        return NULL;
     ek_record *record = (ek_record *)node;
     ek_tensor *x = i >= 0 && i < node->n_in ? node->in[i] : NULL;
     if (!x || !x->requires_grad)
@@ -125,7 +127,7 @@ static ek_status backward_record(ek_record *record)
         for (const ek_hook *hook = record->hooks; hook; hook = hook->next)
             hook->call(hook, &gradient);
     }
-    ek_status status = node->op->backward[y->dtype](node);
+    ek_status status = node->op->backward[record->real](node);
     if (status == EK_OK && record->out_of_memory)
         status = EK_ERR_MEMORY;
     for (int i = 0; status == EK_OK && i < node->n_in; i++)
@@ -148,6 +150,8 @@ static ek_status backward_check(ek_tape *tape, const ek_tensor *y)
         return ek_fail(EK_ERR_STATE, "backward: one backward per recording; ek_tape_reset() and run the forward again");
     if (y->tape && y->tape != tape)
         return ek_fail(EK_ERR_STATE, "backward: the tensor belongs to another tape");
+    if (!y->record && !y->tape && y->requires_grad)
+        return ek_fail(EK_ERR_STATE, "backward: the tensor is a leaf itself, not the result of an op of this tape");
     if (!y->record)
         return ek_fail(EK_ERR_STATE, "backward: the tensor does not depend on any leaf that requires a gradient");
     return EK_OK;

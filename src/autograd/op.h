@@ -191,6 +191,7 @@ typedef struct ek_pool_block ek_pool_block;
 typedef struct ek_record {
     ek_node node; /* first, so that a node is its record */
     struct ek_record *previous;
+    ek_dtype real; /* of the first float input: which of the op's functions run */
     ek_hook *hooks;
     ek_pool_block *scratch; /* given back when the running function returns */
     void **grad_in;         /* [n_in] what ek_node_grad_in gave out */

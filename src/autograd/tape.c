@@ -272,6 +272,10 @@ ek_tensor *ek_detach(ek_tape *tape, ek_tensor *x)
         ek_fail(EK_ERR_ARGUMENT, "detach: the input is NULL");
         return ek_tape_fail(tape);
     }
+    if (x->tape && x->tape != tape) {
+        ek_fail(EK_ERR_STATE, "detach: the input belongs to another tape; ek_tensor_clone() it to carry it over");
+        return ek_tape_fail(tape);
+    }
     ek_tensor *y = ek_tape_tensor(tape, x->dtype, x->shape, x->numel);
     if (!y || (!x->tape && ek_tape_retain(tape, x) != EK_OK))
         return ek_tape_fail(tape);
@@ -338,6 +342,16 @@ static ek_record *keep_record(ek_tape *tape, const ek_record *draft, size_t attr
     return record;
 }
 
+/* The functions that this application needs are there: an op of one's own may know one float type only. */
+static ek_status check_functions(const ek_op *op, ek_dtype real, bool record_it)
+{
+    if (op->forward[real] && (op->backward[real] || !record_it))
+        return EK_OK;
+    return ek_fail(EK_ERR_ARGUMENT, "%s: the op has no %s function for %s%s", op->name,
+                   op->forward[real] ? "backward" : "forward", ek_dtype_name(real),
+                   op->forward[real] ? "; ek_detach() the inputs if no gradient is to flow" : "");
+}
+
 static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
 {
     ek_tape *tape = draft->node.tape;
@@ -346,6 +360,7 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
     bool needs_grad;
     if (check_inputs(&draft->node, &real, &needs_grad) != EK_OK)
         return NULL;
+    draft->real = real;
     ek_dtype dtype = draft->node.in[0]->dtype;
     ek_shape shape = draft->node.in[0]->shape;
     int64_t numel;
@@ -353,6 +368,8 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
         return NULL;
 
     bool record_it = tape->recording && needs_grad && dtype != EK_I64;
+    if (check_functions(op, real, record_it) != EK_OK)
+        return NULL;
     ek_record *record = record_it ? keep_record(tape, draft, attribute_bytes) : draft;
     ek_tensor *out = record ? ek_tape_tensor(tape, dtype, shape, numel) : NULL;
     if (!out)
@@ -383,11 +400,16 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
 ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *const *in, const void *attributes,
                     size_t attribute_bytes)
 {
-    if (!ek_tape_usable(tape, op ? op->name : "apply"))
+    if (!ek_tape_usable(tape, op && op->name ? op->name : "apply"))
         return NULL;
     if (!op || n_in < 1 || !in) {
         ek_fail(EK_ERR_ARGUMENT, "apply: expected an op and at least one input, got %s and %d", op ? op->name : "NULL",
-                n_in);
+                in ? n_in : 0);
+        return ek_tape_fail(tape);
+    }
+    if (!op->name || !op->infer || (attribute_bytes && !attributes)) {
+        ek_fail(EK_ERR_ARGUMENT, "apply: %s: the %s NULL", op->name ? op->name : "an op", !op->name ? "name is" :
+                !op->infer ? "shape rule, infer, is" : "attributes are");
         return ek_tape_fail(tape);
     }
     /* const is shed only to fit ek_node: nothing writes through these pointers. */
@@ -397,8 +419,17 @@ ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *const *
     return out ? out : ek_tape_fail(tape);
 }
 
+bool ek_node_there(const ek_node *node, const char *who)
+{
+    if (!node)
+        ek_fail(EK_ERR_ARGUMENT, "%s: the node is NULL", who);
+    return node;
+}
+
 void *ek_node_scratch(ek_node *node, size_t bytes)
 {
+    if (!ek_node_there(node, "node_scratch"))
+        return NULL;
     ek_record *record = (ek_record *)node;
     ek_pool_block *block = pool_take(node->tape, bytes);
     if (!block)
@@ -410,6 +441,8 @@ void *ek_node_scratch(ek_node *node, size_t bytes)
 
 void *ek_node_save(ek_node *node, size_t bytes)
 {
+    if (!ek_node_there(node, "node_save"))
+        return NULL;
     node->saved = node->recorded ? ek_pool_alloc(node->tape, bytes) : ek_node_scratch(node, bytes);
     return node->saved;
 }

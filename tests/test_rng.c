@@ -190,6 +190,7 @@ START_TEST(permutations_hold_everything_once_and_are_uniform)
     ck_assert_int_eq(kinds, 6);
     order[0] = -1;
     ek_rng_permutation(&rng, 0, order);
+    ek_rng_permutation(&rng, INT64_MIN, order);
     ck_assert_int_eq(order[0], -1);
 }
 END_TEST

@@ -120,7 +120,7 @@ void ek_rng_permutation(ek_rng *rng, int64_t n, int64_t *order)
     }
     for (int64_t i = 0; i < n; i++)
         order[i] = i;
-    for (int64_t i = n - 1; i > 0; i--) {
+    for (int64_t i = n > 1 ? n - 1 : 0; i > 0; i--) {
         int64_t j = draw_below(rng, i + 1), swapped = order[i];
         order[i] = order[j];
         order[j] = swapped;

@@ -378,6 +378,7 @@ START_TEST(memory_that_runs_out)
         ek_module_free(all[k]);
     }
     ck_assert_int_eq(memory.live, 0);
+    ck_ok(ek_set_allocator(NULL));
 }
 END_TEST
 

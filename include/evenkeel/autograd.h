@@ -238,7 +238,7 @@ EK_API ek_tensor *ek_dropout(ek_tape *tape, ek_tensor *x, double p, ek_rng *rng)
 #define EK_NO_PADDING_IDX (-1)
 EK_API ek_tensor *ek_embedding(ek_tape *tape, ek_tensor *table, ek_tensor *indices, int64_t padding_idx);
 
-/* ---- normalize: every norm is this op ----------------------------------------------------------------------------- */
+/* ---- normalize: every norm is this op --------------------------------------------------------------------------- */
 /* A view factors the flat index of x as ((b·outer + o)·group + g)·inner + i; the group of an element is its pair
  * (b, g), so there are batch·group groups.  batch·outer·group·inner must be the number of elements of x. */
 typedef struct ek_view {
@@ -248,7 +248,7 @@ typedef struct ek_view {
 typedef struct ek_switch_opts {
     bool instance;            /* mix IN statistics in; off for 1-D input, whose planes hold one value */
     bool batch;               /* mix BN statistics in */
-    bool unbiased;            /* the published code's variances: within a plane SS/(S−1) (for S = 1: over C and over N) */
+    bool unbiased;            /* the published code's: SS/(S−1) within a plane (for S = 1: over C and over N) */
     ek_tensor *running_mean;  /* [C]: BN's pair comes from these (evaluation); NULL: from the batch */
     ek_tensor *running_var;
 } ek_switch_opts;

@@ -169,9 +169,10 @@ EK_API ek_embedding_layer_opts ek_embedding_layer_opts_default(void);
 EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_dim,
                                      const ek_embedding_layer_opts *opts);
 
-/* ---- the norm family -------------------------------------------------------------------------------------------------
- * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β: docs/norms-internals.md.  The
- * variance is biased (SS/n) for normalizing; running_var takes the unbiased one (SS/(n−1)).
+/* ---- the norm family --------------------------------------------------------------------------------------------
+ * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β:
+ * docs/norms-internals.md.  The variance is biased (SS/n) for normalizing; running_var takes the unbiased one
+ * (SS/(n−1)).
  */
 
 /* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
@@ -185,8 +186,8 @@ typedef enum ek_norm_statistics {
  * EK_ERR_ARGUMENT when there is no such norm. */
 EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice);
 
-/* Batches at or below `module` whose statistics were not finite (in the buffers' type) and so were kept out of the running
- * ones; each also sets ek_last_warning(). */
+/* Batches at or below `module` whose statistics were not finite (in the buffers' type) and so were kept out of the
+ * running ones; each also sets ek_last_warning(). */
 EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
 
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */
@@ -261,7 +262,8 @@ typedef struct ek_switchable_norm_opts {
 } ek_switchable_norm_opts;
 EK_API ek_switchable_norm_opts ek_switchable_norm_opts_default(void);
 /* Mean Σ w_k·m_k and variance Σ u_k·v_k over k = IN, LN, BN, with w = softmax(mean_weight), u = softmax(var_weight)
- * (Luo et al. 2018, arXiv:1806.10779).  1d: (N, C), which mixes LN and BN only; 2d: (N, C, H, W); 3d: (N, C, D, H, W). */
+ * (Luo et al. 2018, arXiv:1806.10779).  1d: (N, C), which mixes LN and BN only; 2d: (N, C, H, W); 3d:
+ * (N, C, D, H, W). */
 EK_API ek_module *ek_switchable_norm1d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts);

@@ -20,6 +20,16 @@ ek_rms_norm_opts ek_rms_norm_opts_default(void)
     return (ek_rms_norm_opts){.eps = EK_EPS_MACHINE, .weight = true};
 }
 
+enum { AXES_BYTES = 200 };
+
+/* "5, 10" for (5, 10) and "5" for (5,). */
+static const char *axes_text(ek_shape shape, char text[AXES_BYTES])
+{
+    ek_shape_text(shape, text, AXES_BYTES);
+    text[strlen(text) - (shape.ndim == 1 ? 2 : 1)] = '\0';
+    return text + 1;
+}
+
 static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
     const layer_norm *norm = ek_module_state(module);
@@ -30,10 +40,9 @@ static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     if (!ek_norm_dtype_ok(module, x))
         return NULL;
     if (!fits) {
-        char text[200], *inside = text + 1; /* "(…, 5, 10)" from "(5, 10)" */
-        ek_shape_text(over, text, sizeof text);
-        text[strlen(text) - (over.ndim == 1 ? 2 : 1)] = '\0';
-        ek_fail(EK_ERR_SHAPE, "%s: expected (…, %s), got %s", module->description, inside, EK_TEXT(x->shape));
+        char text[AXES_BYTES];
+        ek_fail(EK_ERR_SHAPE, "%s: expected (…, %s), got %s", module->description, axes_text(over, text),
+                EK_TEXT(x->shape));
         return NULL;
     }
     const int64_t k = norm->elements, rows = x->numel / k;
@@ -43,10 +52,11 @@ static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     return ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, NULL);
 }
 
-static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_shape, double eps, bool weight, bool bias,
-                                 bool center)
+static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_shape, double eps, bool weight,
+                                 bool bias, bool center)
 {
     int64_t elements;
+    char text[AXES_BYTES];
     if (ek_shape_check(def->type, EK_F32, normalized_shape, &elements) != EK_OK)
         return NULL;
     if (normalized_shape.ndim < 1 || elements < 1) {
@@ -54,7 +64,7 @@ static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_s
                 EK_TEXT(normalized_shape));
         return NULL;
     }
-    ek_module *module = ek_module_new(def, "%s%s", def->type, EK_TEXT(normalized_shape));
+    ek_module *module = ek_module_new(def, "%s(%s)", def->type, axes_text(normalized_shape, text));
     if (!module)
         return NULL;
     if ((center || eps != EK_EPS_MACHINE) && !ek_norm_eps_ok(module, eps))

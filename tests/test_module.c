@@ -438,6 +438,25 @@ static void note(void *user, const char *name, const ek_module *module, ek_event
             ek_module_describe(module), ek_tensor_at(tensor, 1));
 }
 
+START_TEST(conversion_between_forward_and_backward_is_found)
+{
+    ek_module *net = ek_sequential(ek_linear(2, 3, NULL), ek_relu_layer());
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *x = leaf();
+    ck_ok(ek_module_to(net, EK_F32));
+    ek_tensor *loss = ek_sum(tape, ek_forward(net, tape, x), EK_ALL_AXES, false);
+    ck_made(loss);
+    ck_ok(ek_module_to(net, EK_F64));
+    ck_assert_int_eq(ek_backward(tape, loss), EK_ERR_STATE);
+    ck_error(EK_ERR_STATE, "backward: linear: input 1 was float32 in the forward and is float64 now; call ek_module_to() "
+                           "while no tape holds a forward of the module");
+    ck_assert_ptr_null(ek_tensor_grad(x));
+    ek_tape_free(tape);
+    ek_tensor_free(x);
+    ek_module_free(net);
+}
+END_TEST
+
 START_TEST(observers_see_outputs_and_gradients)
 {
     ek_module *net = ek_sequential(scale(2), ek_sequential(scale(3)));
@@ -657,6 +676,6 @@ int main(void)
                      definitions_and_slots_are_checked, names_are_those_of_a_state_dict,
                      initialisation_does_not_depend_on_order, initialisation_by_itself_overwrites_nothing,
                      errors_say_where, statistics_move_with_a_forward_that_succeeded, modes_reach_every_module,
-                     conversion_is_in_place, observers_see_outputs_and_gradients, summary_is_a_table,
-                     two_threads_serve_one_net, deep_trees, memory_may_run_out_anywhere);
+                     conversion_is_in_place, conversion_between_forward_and_backward_is_found,
+                     observers_see_outputs_and_gradients, summary_is_a_table, two_threads_serve_one_net, deep_trees, memory_may_run_out_anywhere);
 }

@@ -222,6 +222,58 @@ START_TEST(an_op_for_one_float_type)
 }
 END_TEST
 
+/* Functions that fail in silence when their attribute names them. */
+enum { IN_INFER, IN_FORWARD, IN_BACKWARD };
+
+static ek_status silent(const ek_node *node, int where)
+{
+    return *(const int *)node->attributes == where ? EK_ERR_STATE : EK_OK;
+}
+
+static ek_status silent_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
+{
+    (void)dtype;
+    (void)shape;
+    return silent(node, IN_INFER);
+}
+
+static ek_status silent_forward(ek_node *node)
+{
+    *(float *)ek_tensor_data(node->out) = 1;
+    return silent(node, IN_FORWARD);
+}
+
+static ek_status silent_backward(ek_node *node)
+{
+    *(float *)ek_node_grad_in(node, 0) = 1;
+    return silent(node, IN_BACKWARD);
+}
+
+START_TEST(failures_without_a_message)
+{
+    static const ek_op op = {.name = "silent", .infer = silent_infer, .forward = {silent_forward, NULL},
+                             .backward = {silent_backward, NULL}};
+    static const char *const function[2] = {"infer", "forward"};
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *x = parameter(ek_ones(EK_F32, EK_SHAPE(1)));
+    char expected[120];
+    for (int where = IN_INFER; where <= IN_FORWARD; where++) {
+        ek_fail(EK_ERR_IO, "an error of long ago");
+        ck_assert_ptr_null(ek_apply(tape, &op, 1, &x, &where, sizeof where));
+        snprintf(expected, sizeof expected, "silent: its %s function returned EK_ERR_STATE without a message",
+                 function[where]);
+        ck_error(EK_ERR_STATE, expected);
+        ck_assert_int_eq(ek_tape_status(tape), EK_ERR_STATE);
+        ek_tape_reset(tape);
+    }
+    ek_fail(EK_ERR_IO, "an error of long ago");
+    ck_assert_int_eq(ek_backward(tape, ek_apply(tape, &op, 1, &x, &(int){IN_BACKWARD}, sizeof(int))), EK_ERR_STATE);
+    ck_error(EK_ERR_STATE, "silent: its backward function returned EK_ERR_STATE without a message");
+    ek_tensor_free(x);
+    ek_tape_free(tape);
+}
+END_TEST
+
 START_TEST(a_node_that_is_null)
 {
     ck_assert_ptr_null(ek_node_save(NULL, 8));
@@ -238,5 +290,5 @@ END_TEST
 int main(void)
 {
     return RUN_TESTS("own_ops", an_op_of_ones_own, failures_of_ones_own_op, an_op_that_adds_to_gradients,
-                     an_op_for_one_float_type, a_node_that_is_null);
+                     an_op_for_one_float_type, failures_without_a_message, a_node_that_is_null);
 }

@@ -117,6 +117,19 @@ static void release_record(ek_record *record)
     node->saved = NULL;
 }
 
+/* The inputs are still of the type that the forward saw. */
+static ek_status check_types(const ek_record *record)
+{
+    for (int i = 0; i < record->node.n_in; i++) {
+        const ek_tensor *x = record->node.in[i];
+        if (x && x->dtype != EK_I64 && x->dtype != record->real)
+            return ek_fail(EK_ERR_STATE, "backward: %s: input %d was %s in the forward and is %s now; call ek_module_to() "
+                                         "while no tape holds a forward of the module", record->node.op->name, i,
+                           ek_dtype_name(record->real), ek_dtype_name(x->dtype));
+    }
+    return EK_OK;
+}
+
 static ek_status backward_record(ek_record *record)
 {
     ek_node *node = &record->node;
@@ -127,7 +140,11 @@ static ek_status backward_record(ek_record *record)
         for (const ek_hook *hook = record->hooks; hook; hook = hook->next)
             hook->call(hook, &gradient);
     }
-    ek_status status = node->op->backward[record->real](node);
+    ek_status status = check_types(record);
+    if (status == EK_OK) {
+        uint64_t errors = ek_error_count();
+        status = ek_op_result(node->op, "backward", node->op->backward[record->real](node), errors);
+    }
     if (status == EK_OK && record->out_of_memory)
         status = EK_ERR_MEMORY;
     for (int i = 0; status == EK_OK && i < node->n_in; i++)

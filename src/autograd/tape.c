@@ -342,6 +342,14 @@ static ek_record *keep_record(ek_tape *tape, const ek_record *draft, size_t attr
     return record;
 }
 
+ek_status ek_op_result(const ek_op *op, const char *function, ek_status status, uint64_t errors_before)
+{
+    if (status != EK_OK && ek_error_count() == errors_before)
+        ek_fail(status, "%s: its %s function returned %s without a message; return what ek_fail() returns", op->name,
+                function, ek_status_name(status));
+    return status;
+}
+
 /* The functions that this application needs are there: an op of one's own may know one float type only. */
 static ek_status check_functions(const ek_op *op, ek_dtype real, bool record_it)
 {
@@ -364,7 +372,9 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
     ek_dtype dtype = draft->node.in[0]->dtype;
     ek_shape shape = draft->node.in[0]->shape;
     int64_t numel;
-    if (op->infer(&draft->node, &dtype, &shape) != EK_OK || ek_shape_check(op->name, dtype, shape, &numel) != EK_OK)
+    uint64_t errors = ek_error_count();
+    if (ek_op_result(op, "infer", op->infer(&draft->node, &dtype, &shape), errors) != EK_OK ||
+        ek_shape_check(op->name, dtype, shape, &numel) != EK_OK)
         return NULL;
 
     bool record_it = tape->recording && needs_grad && dtype != EK_I64;
@@ -384,7 +394,7 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
             return NULL;
     }
     record->node.out = out;
-    ek_status status = op->forward[real](&record->node);
+    ek_status status = ek_op_result(op, "forward", op->forward[real](&record->node), errors);
     ek_release_scratch(record);
     if (status != EK_OK)
         return NULL;

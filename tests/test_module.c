@@ -677,5 +677,6 @@ int main(void)
                      initialisation_does_not_depend_on_order, initialisation_by_itself_overwrites_nothing,
                      errors_say_where, statistics_move_with_a_forward_that_succeeded, modes_reach_every_module,
                      conversion_is_in_place, conversion_between_forward_and_backward_is_found,
-                     observers_see_outputs_and_gradients, summary_is_a_table, two_threads_serve_one_net, deep_trees, memory_may_run_out_anywhere);
+                     observers_see_outputs_and_gradients, summary_is_a_table, two_threads_serve_one_net, deep_trees,
+                     memory_may_run_out_anywhere);
 }

@@ -121,7 +121,7 @@ static inline int64_t norm_grain(int64_t size)
 
 /* The cut for runs of `segment` contiguous elements, or for columns. */
 norm_split ek_norm_split_make(const norm_plan *plan, int64_t segment);
-/* Runs per partial sum of dγ and dβ: enough to outweigh the table they are summed in, and at most 64 tables. */
+/* Runs per partial sum of dγ and dβ: enough to outweigh the table they are summed in, and to keep all tables small. */
 int64_t ek_norm_vector_chunk(const norm_plan *plan);
 /* Partial moments to mean (saved->mean) and Σ (x − mean)² (saved->rstd) per group, in the order of memory. */
 void ek_norm_merge_moments(const norm_plan *plan, const norm_split *split, const norm_moments *parts,

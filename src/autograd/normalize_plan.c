@@ -87,9 +87,14 @@ norm_split ek_norm_split_make(const norm_plan *plan, int64_t segment)
     return split;
 }
 
+/* Tables of dγ and dβ that are summed side by side, and elements of all of them together (32 MiB in double). */
+enum { MOST_TABLES = 64, MOST_TABLES_NUMEL = 1 << 21 };
+
 int64_t ek_norm_vector_chunk(const norm_plan *plan)
 {
-    int64_t least = norm_grain(plan->run), spread = (plan->n_runs + 63) / 64;
+    int64_t tables = MOST_TABLES_NUMEL / (plan->affine_groups > 0 ? plan->affine_groups : 1);
+    tables = tables < 2 ? 2 : tables > MOST_TABLES ? MOST_TABLES : tables;
+    int64_t least = norm_grain(plan->run), spread = (plan->n_runs + tables - 1) / tables;
     return least > spread ? least : spread;
 }
 

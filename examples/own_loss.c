@@ -10,7 +10,7 @@
 
 static const double epsilon = 0.1;
 
-/* ---- 1. from ops: backward comes by itself --------------------------------------------------------------------------- */
+/* ---- 1. from ops: backward comes by itself ----------------------------------------------------------------------- */
 
 static ek_tensor *composed(ek_tape *tape, ek_tensor *const *in, void *user)
 {
@@ -20,7 +20,7 @@ static ek_tensor *composed(ek_tape *tape, ek_tensor *const *in, void *user)
     return ek_mean(tape, ek_sqrt(tape, square), EK_ALL_AXES, false);
 }
 
-/* ---- 2. as an op: one pass forward, one backward ------------------------------------------------------------------------ */
+/* ---- 2. as an op: one pass forward, one backward ----------------------------------------------------------------- */
 
 static ek_status loss_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
 {
@@ -85,7 +85,7 @@ static ek_tensor *apply_op(ek_tape *tape, ek_tensor *const *in, void *op)
     return ek_apply(tape, op, 2, in, NULL, 0);
 }
 
-/* ---- the check ------------------------------------------------------------------------------------------------------------ */
+/* ---- the check --------------------------------------------------------------------------------------------------- */
 
 static bool check(const char *what, ek_gradcheck_fn fn, const ek_op *op, ek_tensor **in)
 {

@@ -112,7 +112,7 @@ static void training_end(training *t)
     ek_tape_free(t->tape);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 enum { STEPS = 20, MOST_TENSORS = 64 };
 
 /* Every parameter and buffer of a net, as they are after training. */
@@ -174,7 +174,7 @@ START_TEST(cnn_trains_to_the_same_bits_on_any_number_of_threads)
 }
 END_TEST
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 typedef struct counter {
     int64_t calls, alive;
 } counter;

@@ -100,7 +100,7 @@ void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context
 int ek_team_suspend(void);
 void ek_team_resume(int suspended);
 
-/* ---- matrix products (gemm.c; tiles from gemm_blas.c or gemm_plain.c) --------------------------------------------- */
+/* ---- matrix products (gemm.c; tiles from gemm_blas.c or gemm_plain.c) -------------------------------------------- */
 /* C (m×n, row stride ldc) = op(A)·op(B) + (accumulate ? C : 0), row-major; op transposes if asked.  op(A) is m×k, op(B)
  * k×n; lda and ldb are the row strides of A and B as stored, never shorter than the rows.  The same bits for any number
  * of threads; may be called inside a parallel loop (then it runs in that thread).  A size of 0 is legal.

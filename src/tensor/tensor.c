@@ -81,7 +81,7 @@ static void fail_null(const char *who)
             ek_last_error());
 }
 
-/* ---- storage ------------------------------------------------------------------------------------------------------ */
+/* ---- storage ----------------------------------------------------------------------------------------------------- */
 
 static ek_tensor *tensor_over(ek_dtype dtype, ek_shape shape, int64_t numel, ek_storage *storage)
 {
@@ -164,7 +164,7 @@ void ek_tensor_free(ek_tensor *t)
     ek_release(t);
 }
 
-/* ---- making tensors ------------------------------------------------------------------------------------------------ */
+/* ---- making tensors ---------------------------------------------------------------------------------------------- */
 
 static bool draw_possible(const char *who, ek_dtype dtype, const ek_rng *rng)
 {
@@ -362,7 +362,7 @@ void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy)
     ek_release(copy);
 }
 
-/* ---- looking at tensors --------------------------------------------------------------------------------------------- */
+/* ---- looking at tensors ------------------------------------------------------------------------------------------ */
 
 ek_dtype ek_tensor_dtype(const ek_tensor *t)
 {
@@ -531,7 +531,7 @@ bool ek_tensor_all_close(const ek_tensor *a, const ek_tensor *b, double rtol, do
     return true;
 }
 
-/* ---- gradients of leaves ---------------------------------------------------------------------------------------------- */
+/* ---- gradients of leaves ----------------------------------------------------------------------------------------- */
 
 ek_status ek_tensor_set_requires_grad(ek_tensor *t, bool requires_grad)
 {

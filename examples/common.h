@@ -23,8 +23,8 @@ bool parse_options(int argc, char **argv, const char *about, const option *optio
 /* Prints "program: ek_last_error()" on stderr and returns EXIT_FAILURE. */
 int report_failure(const char *program);
 
-/* n images of a split, drawn at random from MNIST's files in `folder`, or of the embedded glyphs for NULL; all there are
- * when there are fewer. */
+/* n images of a split, drawn at random from MNIST's files in `folder`, or of the embedded glyphs for NULL; all there
+ * are when there are fewer. */
 ek_dataset *load_images(const char *folder, ek_split split, int64_t n, uint64_t seed);
 
 /* A line that overwrites itself, on stderr, when that is a terminal; nothing otherwise.  done = total ends it. */

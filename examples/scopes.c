@@ -98,8 +98,8 @@ typedef struct findings {
     double worst_mean, worst_variance; /* largest |mean| and |variance − 1| */
 } findings;
 
-/* Every region has to reach |mean| < tolerance and |variance − 1| < tolerance.  Float32 output of up to 31500 elements of
- * size 1 holds both to about 1e-6; eps = 1e-5 takes up to 1e-5/variance(input), 2e-5 here, off the variance. */
+/* Every region has to reach |mean| < tolerance and |variance − 1| < tolerance.  Float32 output of up to 31500 elements
+ * of size 1 holds both to about 1e-6; eps = 1e-5 takes up to 1e-5/variance(input), 2e-5 here, off the variance. */
 static bool inspect(const example *e, const ek_tensor *y, findings *found)
 {
     const double tolerance = 1e-4;
@@ -169,9 +169,9 @@ static bool show(const example *e, uint64_t seed, FILE *csv, bool *all_normal)
             printf("%lld, each for one %s\n", (long long)pairs, e->sharing);
         else
             printf("none\n");
-        fprintf(csv, "\"%s\",\"%s\",\"%s\",%lld,%lld,%lld,%.3e,%.3e,%lld\n", e->layer, in, out, (long long)found.regions,
-                (long long)found.elements, (long long)found.normalized, found.worst_mean, found.worst_variance,
-                (long long)pairs);
+        fprintf(csv, "\"%s\",\"%s\",\"%s\",%lld,%lld,%lld,%.3e,%.3e,%lld\n", e->layer, in, out,
+                (long long)found.regions, (long long)found.elements, (long long)found.normalized, found.worst_mean,
+                found.worst_variance, (long long)pairs);
         *all_normal &= found.normalized == found.regions && !strcmp(in, out);
     }
     ek_tape_free(tape);
@@ -189,17 +189,19 @@ int main(int argc, char **argv)
         {"out", "DIR", OPTION_TEXT, &out, 0, "folder for scopes.csv; out unless given"},
     };
     int status;
-    if (!parse_options(argc, argv, "Shows which elements share statistics in each norm, and checks every region.", options,
-                       (int)(sizeof options / sizeof options[0]), &status))
+    if (!parse_options(argc, argv, "Shows which elements share statistics in each norm, and checks every region.",
+                       options, (int)(sizeof options / sizeof options[0]), &status))
         return status;
     char path[512];
     FILE *csv = open_output(out, "scopes.csv", path, sizeof path);
     if (!csv)
         return EXIT_FAILURE;
-    fprintf(csv, "layer,input,output,pairs,elements_per_pair,normalized,worst_mean,worst_variance_minus_1,gamma_beta\n");
-    printf("Input: normal, mean 3, standard deviation 2.  A region is a set of elements that share one (mean, variance).\n\n"
-           "%-31s %-18s %7s %9s  %13s %9s %9s  %s\n", "layer", "input = output", "regions", "elements", "mean 0, var 1",
-           "max |m|", "max |v-1|", "γ, β");
+    fprintf(csv,
+            "layer,input,output,pairs,elements_per_pair,normalized,worst_mean,worst_variance_minus_1,gamma_beta\n");
+    printf("Input: normal, mean 3, standard deviation 2.  A region is a set of elements that share one (mean, "
+           "variance).\n\n"
+           "%-31s %-18s %7s %9s  %13s %9s %9s  %s\n",
+           "layer", "input = output", "regions", "elements", "mean 0, var 1", "max |m|", "max |v-1|", "γ, β");
     bool all_normal = true;
     for (int i = 0; i < N_EXAMPLES; i++)
         if (!show(&examples[i], (uint64_t)seed, csv, &all_normal)) {
@@ -210,7 +212,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "writing %s failed\n", path);
         return EXIT_FAILURE;
     }
-    printf("\n%s\nTable: %s\n", all_normal ? "Every region of every layer has mean 0 and variance 1, and every shape is kept."
-                                           : "Some region is NOT normalized, or a shape changed: see the table.", path);
+    printf("\n%s\nTable: %s\n",
+           all_normal ? "Every region of every layer has mean 0 and variance 1, and every shape is kept."
+                      : "Some region is NOT normalized, or a shape changed: see the table.",
+           path);
     return all_normal ? EXIT_SUCCESS : EXIT_FAILURE;
 }

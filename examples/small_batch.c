@@ -1,7 +1,7 @@
 /* What becomes of each norm as the batch shrinks.
  *
- * The same small CNN is trained with BatchNorm, LayerNorm, InstanceNorm, GroupNorm, SwitchableNorm and without a norm at
- * batch sizes 32 … 2, the learning rate scaled with the batch size, several seeds each; then the error on held-out
+ * The same small CNN is trained with BatchNorm, LayerNorm, InstanceNorm, GroupNorm, SwitchableNorm and without a norm
+ * at batch sizes 32 … 2, the learning rate scaled with the batch size, several seeds each; then the error on held-out
  * images is measured.  Beside it stands the reason: how far the mean and variance of a batch stray from those of the
  * whole training set.
  */
@@ -250,9 +250,12 @@ static void print_table(const experiment *e)
 
 static void print_strays(const experiment *e)
 {
-    printf("\nHow far a batch's statistics stray from those of all %lld training images (in the BN net trained at batch\n"
-           "size 32, at the input of each norm): root mean square of (batch mean − mean)/σ, and of batch variance/σ² − 1\n\n"
-           "  batch size", (long long)ek_dataset_size(e->train));
+    printf(
+        "\nHow far a batch's statistics stray from those of all %lld training images (in the BN net trained at batch\n"
+        "size 32, at the input of each norm): root mean square of (batch mean − mean)/σ, and of batch variance/σ² − "
+        "1\n\n"
+        "  batch size",
+        (long long)ek_dataset_size(e->train));
     for (int p = 0; p < N_PROBES; p++)
         printf("  %15s", probe_labels[p]);
     printf("\n");
@@ -288,8 +291,10 @@ static void print_conclusion(const experiment *e)
         }
     }
     const bool bn_falls = bn_small > 1.5 * bn_large && bn_small > 1.5 * worst_other;
-    printf("\n%s.\nBN: %.1f %% at batch size %lld, %.1f %% at %lld; the worst of LN, IN and GN at %lld is %s with %.1f %%.\n",
-           bn_falls && others_hold ? "BatchNorm degrades as the batch shrinks; LayerNorm, InstanceNorm and GroupNorm do not"
+    printf("\n%s.\nBN: %.1f %% at batch size %lld, %.1f %% at %lld; the worst of LN, IN and GN at %lld is %s with %.1f "
+           "%%.\n",
+           bn_falls && others_hold
+               ? "BatchNorm degrades as the batch shrinks; LayerNorm, InstanceNorm and GroupNorm do not"
            : bn_falls ? "BatchNorm degrades as the batch shrinks, but in this run others did too"
                       : "BatchNorm's degradation did NOT show in this run",
            bn_large, (long long)batches[0], bn_small, (long long)batches[last], (long long)batches[last], norms[worst],

@@ -152,13 +152,16 @@ static bool draw_path(const char *folder, const char *csv_path)
     FILE *script = open_output(folder, "train_vs_eval.gnuplot", path, sizeof path);
     if (!script)
         return false;
-    fprintf(script, "set datafile separator ','\nset terminal pngcairo size 900,500 font ',12'\n"
-                    "set output '%s/train_vs_eval.png'\nset title 'Running mean of BatchNorm during training (dotted: data)'\n"
-                    "set xlabel 'batches'\nset ylabel 'running\\_mean'\nset grid\nset key outside\nplot ", folder);
+    fprintf(script,
+            "set datafile separator ','\nset terminal pngcairo size 900,500 font ',12'\n"
+            "set output '%s/train_vs_eval.png'\nset title 'Running mean of BatchNorm during training (dotted: data)'\n"
+            "set xlabel 'batches'\nset ylabel 'running\\_mean'\nset grid\nset key outside\nplot ",
+            folder);
     for (int i = 0; i < FEATURES; i++)
-        fprintf(script, "%s'%s' skip 1 every %d::%d using 1:3 with lines lw 2 lc %d title 'feature %d', "
-                        "'' skip 1 every %d::%d using 1:5 with lines dt 3 lc %d notitle", i ? ", \\\n     " : "", csv_path,
-                FEATURES, i, i + 1, i, FEATURES, i, i + 1);
+        fprintf(script,
+                "%s'%s' skip 1 every %d::%d using 1:3 with lines lw 2 lc %d title 'feature %d', "
+                "'' skip 1 every %d::%d using 1:5 with lines dt 3 lc %d notitle",
+                i ? ", \\\n     " : "", csv_path, FEATURES, i, i + 1, i, FEATURES, i, i + 1);
     fprintf(script, "\n");
     if (fclose(script) != 0) {
         fprintf(stderr, "writing %s failed\n", path);
@@ -222,7 +225,8 @@ int main(int argc, char **argv)
     if (fclose(csv) != 0 || !done)
         return report_failure("train_vs_eval");
 
-    printf("\nBatchNorm in training gives the sample outputs that differ by up to %.3f with its company; in evaluation %s.\n"
+    printf("\nBatchNorm in training gives the sample outputs that differ by up to %.3f with its company; in evaluation "
+           "%s.\n"
            "LayerNorm gives %s in both modes and in every company.\n\nPath of the running statistics: %s\n",
            with_bn.training_spread, with_bn.evaluation_same_bits ? "the same bits" : "DIFFERENT bits",
            with_ln.modes_same_bits && with_ln.evaluation_same_bits ? "the same bits" : "DIFFERENT bits", path);

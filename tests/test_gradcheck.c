@@ -44,7 +44,8 @@ static ek_tensor *reals(run_state *state, ek_shape shape, const double *values)
 static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_view stats, ek_view affine,
                             bool center, ek_tensor *mean, ek_tensor *var)
 {
-    ek_normalize_opts opts = {.stats = stats, .affine = affine, .eps = 1e-3, .center = center, .mean = mean, .var = var};
+    ek_normalize_opts opts = {
+        .stats = stats, .affine = affine, .eps = 1e-3, .center = center, .mean = mean, .var = var};
     return ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
 }
 

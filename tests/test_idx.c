@@ -336,7 +336,8 @@ START_TEST(dataset_from_tensors)
     ck_error(EK_ERR_ARGUMENT, "expected num_classes of 0 or more, got -1");
     ek_tape *tape = ek_tape_new();
     ck_assert_ptr_null(ek_dataset_from_tensors(ek_detach(tape, rows), y, 0));
-    ck_error(EK_ERR_STATE, "dataset_from_tensors: a tensor of a tape lives until ek_tape_reset(); ek_tensor_clone() it");
+    ck_error(EK_ERR_STATE,
+             "dataset_from_tensors: a tensor of a tape lives until ek_tape_reset(); ek_tensor_clone() it");
     ek_tape_free(tape);
     ek_dataset *integers = ek_dataset_from_tensors(y, y, 0);
     ck_made(integers);

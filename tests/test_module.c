@@ -448,8 +448,9 @@ START_TEST(conversion_between_forward_and_backward_is_found)
     ck_made(loss);
     ck_ok(ek_module_to(net, EK_F64));
     ck_assert_int_eq(ek_backward(tape, loss), EK_ERR_STATE);
-    ck_error(EK_ERR_STATE, "backward: linear: input 1 was float32 in the forward and is float64 now; call ek_module_to() "
-                           "while no tape holds a forward of the module");
+    ck_error(EK_ERR_STATE,
+             "backward: linear: input 1 was float32 in the forward and is float64 now; call ek_module_to() "
+             "while no tape holds a forward of the module");
     ck_assert_ptr_null(ek_tensor_grad(x));
     ek_tape_free(tape);
     ek_tensor_free(x);

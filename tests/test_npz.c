@@ -573,6 +573,6 @@ END_TEST
 int main(void)
 {
     return RUN_TESTS("npz", written_by_numpy, versions_and_64_bit_records, types_that_cannot_be_read, round_trip,
-                     borrowed_nothing_comes_back, same_tensors_same_bytes, old_archive_survives, writer_errors, disk_full,
-                     damage, refused_directories, refused_arrays, lying_sizes, headers, lookups);
+                     borrowed_nothing_comes_back, same_tensors_same_bytes, old_archive_survives, writer_errors,
+                     disk_full, damage, refused_directories, refused_arrays, lying_sizes, headers, lookups);
 }

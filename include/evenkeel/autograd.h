@@ -1,9 +1,9 @@
 /* Tape, backward pass, gradient check, and every op.
  *
  * An op takes the tape first, then its inputs, and returns a tensor that belongs to the tape.  It records itself when
- * the tape records and an input requires a gradient.  An op that fails returns NULL; NULL inputs propagate, and the tape
- * keeps its first error until ek_tape_reset(), so one check per step is enough.  Shapes broadcast as in NumPy where an
- * op says so; types never convert by themselves: the float inputs of one op are all float32 or all float64.
+ * the tape records and an input requires a gradient.  An op that fails returns NULL; NULL inputs propagate, and the
+ * tape keeps its first error until ek_tape_reset(), so one check per step is enough.  Shapes broadcast as in NumPy
+ * where an op says so; types never convert by themselves: the float inputs of one op are all float32 or all float64.
  */
 #ifndef EVENKEEL_AUTOGRAD_H
 #define EVENKEEL_AUTOGRAD_H
@@ -35,7 +35,7 @@ EK_API size_t ek_tape_bytes(const ek_tape *tape);
 
 /* Adds d loss / d leaf to the gradient of every leaf that requires one.  `loss` has one element.  One backward per
  * recording: reset the tape before the next.  A loss that does not depend on such a leaf is EK_ERR_STATE.  When it
- * fails half-way (out of memory, a failing op of your own) the gradients of the leaves it had reached are cleared. */
+ * fails half-way (out of memory, a failing op of your own) the gradients of all leaves on the tape are cleared. */
 EK_API ek_status ek_backward(ek_tape *tape, ek_tensor *loss);
 /* The same from any tensor y, given dL/dy in `dy` (same type and shape). */
 EK_API ek_status ek_backward_from(ek_tape *tape, ek_tensor *y, const ek_tensor *dy);

@@ -187,7 +187,7 @@ typedef enum ek_norm_statistics {
 EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice);
 
 /* Batches at or below `module` whose statistics were not finite (in the buffers' type) and so were kept out of the
- * running ones; each also sets ek_last_warning(). */
+ * running ones, since it was initialised; each also sets ek_last_warning(). */
 EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
 
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */

@@ -123,9 +123,10 @@ static ek_status check_types(const ek_record *record)
     for (int i = 0; i < record->node.n_in; i++) {
         const ek_tensor *x = record->node.in[i];
         if (x && x->dtype != EK_I64 && x->dtype != record->real)
-            return ek_fail(EK_ERR_STATE, "backward: %s: input %d was %s in the forward and is %s now; call ek_module_to() "
-                                         "while no tape holds a forward of the module", record->node.op->name, i,
-                           ek_dtype_name(record->real), ek_dtype_name(x->dtype));
+            return ek_fail(EK_ERR_STATE,
+                           "backward: %s: input %d was %s in the forward and is %s now; call ek_module_to() "
+                           "while no tape holds a forward of the module",
+                           record->node.op->name, i, ek_dtype_name(record->real), ek_dtype_name(x->dtype));
     }
     return EK_OK;
 }
@@ -203,8 +204,10 @@ ek_status ek_backward(ek_tape *tape, ek_tensor *loss)
     if (status != EK_OK)
         return status;
     if (loss->numel != 1)
-        return ek_fail(EK_ERR_SHAPE, "backward: expected a loss of one element, got %s; reduce it, or give its gradient "
-                                     "to ek_backward_from()", EK_TEXT(loss->shape));
+        return ek_fail(EK_ERR_SHAPE,
+                       "backward: expected a loss of one element, got %s; reduce it, or give its gradient "
+                       "to ek_backward_from()",
+                       EK_TEXT(loss->shape));
     return walk(tape, loss, NULL);
 }
 

@@ -32,7 +32,8 @@ static ek_status check_arguments(const checker *c, const ek_gradcheck_opts *opts
                                          "rounding; ek_tensor_cast() or ek_module_to() converts", i);
         any |= x->requires_grad;
     }
-    return any ? EK_OK : ek_fail(EK_ERR_ARGUMENT, "gradcheck: no input requires a gradient; ek_tensor_set_requires_grad()");
+    return any ? EK_OK
+               : ek_fail(EK_ERR_ARGUMENT, "gradcheck: no input requires a gradient; ek_tensor_set_requires_grad()");
 }
 
 /* f(inputs) on a fresh tape; float64, or NULL after ek_fail. */
@@ -151,9 +152,11 @@ static ek_status compare(const checker *c, const ek_gradcheck_opts *opts, ek_gra
     result->error = worst / largest;
     if (result->error <= opts->tolerance)
         return EK_OK;
-    return ek_fail(EK_ERR_ARGUMENT, "gradcheck: relative error %.3g is above %.3g: input %d, element %lld: backward gives "
-                                    "%.12g, differences give %.12g", result->error, opts->tolerance,
-                   result->worst_input, (long long)result->worst_index, result->analytic, result->numeric);
+    return ek_fail(EK_ERR_ARGUMENT,
+                   "gradcheck: relative error %.3g is above %.3g: input %d, element %lld: backward gives "
+                   "%.12g, differences give %.12g",
+                   result->error, opts->tolerance, result->worst_input, (long long)result->worst_index,
+                   result->analytic, result->numeric);
 }
 
 ek_status ek_gradcheck(ek_gradcheck_fn fn, void *user, ek_tensor *const *inputs, int n_inputs,

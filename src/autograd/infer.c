@@ -4,7 +4,8 @@
 ek_status ek_need_float(const ek_node *node, int i)
 {
     if (node->in[i]->dtype == EK_I64)
-        return ek_fail(EK_ERR_DTYPE, "%s: expected float32 or float64 for input %d, got int64; ek_tensor_cast() converts",
+        return ek_fail(EK_ERR_DTYPE,
+                       "%s: expected float32 or float64 for input %d, got int64; ek_tensor_cast() converts",
                        node->op->name, i);
     return EK_OK;
 }

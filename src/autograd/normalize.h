@@ -1,5 +1,6 @@
 /* The pieces of `normalize`: how its views walk memory (normalize_plan.c), how statistics are mixed
- * (normalize_switch.c), what stands between its passes (normalize_finish.c), and the op with its kernels (op_normalize.c). */
+ * (normalize_switch.c), what stands between its passes (normalize_finish.c), and the op with its kernels
+ * (op_normalize.c). */
 #ifndef EK_NORMALIZE_H
 #define EK_NORMALIZE_H
 

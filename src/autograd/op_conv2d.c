@@ -250,7 +250,7 @@ static void FN(depthwise_dw_range)(void *context, int64_t begin, int64_t end)
 static ek_status FN(conv_run)(ek_node *node, FN(conv_arguments) *g, int64_t n, double unit_work, int64_t most,
                               ek_range_body body)
 {
-    g->grain = conv_grain(n, unit_work, most);
+    g->grain = conv_grain(n, unit_work, conv_most_chunks(g->plan, most));
     int64_t chunks = (n + g->grain - 1) / g->grain;
     /* Also of no bytes, where strips are not needed: a null pointer takes no offset, not even 0. */
     g->columns = ek_node_scratch(node, (size_t)(chunks * g->plan->strip_numel) * sizeof(REAL));
@@ -274,7 +274,7 @@ static ek_status FN(conv_forward)(ek_node *node)
 /* dw [O, R], from one copy per chunk of samples. */
 static ek_status FN(conv_dw)(ek_node *node, const conv_plan *s, FN(conv_arguments) *g, REAL *dw)
 {
-    int64_t weights = s->groups * s->o * s->rows, most = conv_dw_chunks(weights);
+    int64_t weights = s->groups * s->o * s->rows, most = conv_most_chunks(s, conv_dw_chunks(weights));
     if (s->n == 0 || weights == 0) {
         memset(dw, 0, (size_t)weights * sizeof(REAL));
         return EK_OK;
@@ -323,6 +323,8 @@ static ek_status FN(conv_backward)(ek_node *node)
 enum { MOST_CHUNKS = 32, MOST_DW_CHUNKS = 16, LANES = 32, SHORTEST_STRIP = 128 };
 #define WORTH_A_CHUNK ((double)(1 << 19))
 #define DW_COPIES_NUMEL ((int64_t)1 << 23)
+/* Elements of all strips of a loop together: with very many channels fewer chunks run side by side. */
+#define STRIPS_NUMEL ((int64_t)1 << 24)
 
 /* Sizes of a convolution; c and o are channels per group. */
 typedef struct conv_plan {
@@ -363,6 +365,13 @@ static int64_t conv_dw_chunks(int64_t weights)
 {
     int64_t chunks = DW_COPIES_NUMEL / (weights > 0 ? weights : 1);
     return chunks < 2 ? 2 : chunks > MOST_DW_CHUNKS ? MOST_DW_CHUNKS : chunks;
+}
+
+static int64_t conv_most_chunks(const conv_plan *s, int64_t most)
+{
+    int64_t strips = STRIPS_NUMEL / (s->strip_numel > 0 ? s->strip_numel : 1);
+    strips = strips < 2 ? 2 : strips;
+    return strips < most ? strips : most;
 }
 
 /* The windows of x under w, without their outputs. */

@@ -16,9 +16,7 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
         return NULL;
     const int64_t count = d.n * d.s;
     if (count == 1 && (updates || !uses_running)) {
-        ek_fail(EK_ERR_SHAPE, "%s: expected more than one value per channel to take statistics of, got %s; use a larger "
-                              "batch (the loader's drop_last or merge_last), ek_module_eval(), or EK_STATS_FROZEN",
-                module->description, EK_TEXT(x->shape));
+        ek_norm_refuse_single(module, x);
         return NULL;
     }
     if (uses_running && !updates)

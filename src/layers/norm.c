@@ -40,6 +40,13 @@ static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
     return true;
 }
 
+/* ek_module_init: the running statistics start anew, and so does the count of batches they refused. */
+static void forget_batches(ek_module *module)
+{
+    channel_norm *norm = ek_module_state(module);
+    norm->non_finite_batches = 0;
+}
+
 static void note(const ek_module *module, char *text)
 {
     const channel_norm *norm = ek_module_state(module);
@@ -84,6 +91,7 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         complete = norm->running_mean && norm->running_var && norm->num_batches_tracked;
     }
     module->note = note;
+    module->after_init = forget_batches;
     module->channel_norm = norm;
     return ek_module_complete(module, complete);
 }
@@ -148,6 +156,14 @@ bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims
         if (i != axis)
             dims->s *= x->shape.dim[i];
     return true;
+}
+
+void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x)
+{
+    ek_fail(EK_ERR_SHAPE,
+            "%s: expected more than one value per channel to take statistics of, got %s; use a larger batch (the "
+            "loader's drop_last or merge_last), ek_module_eval(), or EK_STATS_FROZEN",
+            module->description, EK_TEXT(x->shape));
 }
 
 ek_view ek_norm_view_per_channel(norm_dims d)

@@ -43,6 +43,9 @@ void ek_norm_refuse_shape(const ek_module *module, const ek_tensor *x, const cha
 /* Reads the shape of x, or EK_ERR_SHAPE that says what was expected. */
 bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
 
+/* The failure of statistics over one value per channel. */
+void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x);
+
 /* One (mean, var) per channel over everything, or per sample and channel; and one (γ, β) per channel. */
 ek_view ek_norm_view_per_channel(norm_dims d);
 ek_view ek_norm_view_per_sample_channel(norm_dims d);

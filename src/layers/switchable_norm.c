@@ -25,9 +25,7 @@ static bool enough_values(const ek_module *module, const ek_tensor *x, norm_dims
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one channel for an unbiased variance over channels, got %s",
                 module->description, EK_TEXT(x->shape));
     else if (!plane && batch_statistics && d.n == 1)
-        ek_fail(EK_ERR_SHAPE, "%s: expected more than one value per channel to take statistics of, got %s; use a larger "
-                              "batch (the loader's drop_last or merge_last), ek_module_eval(), or EK_STATS_FROZEN",
-                module->description, EK_TEXT(x->shape));
+        ek_norm_refuse_single(module, x);
     else
         return true;
     return false;

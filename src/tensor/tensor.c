@@ -220,8 +220,9 @@ ek_tensor *ek_arange(ek_dtype dtype, double start, double stop, double step)
 {
     double count = ceil((stop - start) / step);
     if (!(step != 0) || !isfinite(start) || !isfinite(stop) || !isfinite(step)) {
-        ek_fail(EK_ERR_ARGUMENT, "arange: expected finite bounds and a step other than 0, got start %g, stop %g, step %g",
-                start, stop, step);
+        ek_fail(EK_ERR_ARGUMENT,
+                "arange: expected finite bounds and a step other than 0, got start %g, stop %g, step %g", start, stop,
+                step);
         return NULL;
     }
     if (count > 0x1p53) {

@@ -172,13 +172,12 @@ typedef struct entry {
 /* Bytes `from` … as part of the entry's data; deflate may hold some back until `last`. */
 static ek_status add_bytes(ek_npz_writer *writer, entry *e, const void *from, size_t n, bool last)
 {
-    const unsigned char *at = from;
+    const unsigned char none = 0, *at = n ? from : &none; /* no bytes may lie at NULL, where zlib starts anew */
     z_stream *z = &writer->deflater;
     do {
         uInt step = n < (1u << 30) ? (uInt)n : 1u << 30;
         bool end = last && step == n;
-        if (step) /* of no bytes, which may lie at NULL, crc32 gives its first value */
-            e->crc = (uint32_t)crc32(e->crc, at, step);
+        e->crc = (uint32_t)crc32(e->crc, at, step);
         z->next_in = at;
         z->avail_in = step;
         do {

@@ -344,6 +344,13 @@ START_TEST(dataset_from_tensors)
     ck_assert_int_eq(ek_dataset_moments(integers, &mean, &std), EK_ERR_DTYPE);
     ck_error(EK_ERR_DTYPE, "dataset_moments: expected float samples, got int64");
     ek_dataset_free(integers);
+    ek_tensor *nothing = ek_zeros(EK_F32, EK_SHAPE(ek_tensor_dim(y, 0), 0));
+    ek_dataset *hollow = ek_dataset_from_tensors(nothing, y, 0);
+    ck_made(hollow);
+    ck_assert_int_eq(ek_dataset_moments(hollow, &mean, &std), EK_ERR_SHAPE);
+    ck_error(EK_ERR_SHAPE, "dataset_moments: expected samples of at least one element, got (");
+    ek_dataset_free(hollow);
+    ek_tensor_free(nothing);
     ek_dataset_free(NULL);
     ek_tensor_free(x);
     ek_tensor_free(rows);

@@ -542,6 +542,16 @@ START_TEST(summary_names_lost_biases)
                            "9: running ← running + (batch − running)/(number of batches)\n"
                            "the bias of 0 (conv2d) is cancelled by 1 (batch_norm2d): set opts.bias = false\n"
                            "the bias of 8 (linear) is cancelled by 9 (batch_norm1d): set opts.bias = false\n");
+    /* Given means take no bias away. */
+    for (ek_norm_statistics s = EK_STATS_AUTO; s <= EK_STATS_FROZEN; s++) {
+        ck_ok(ek_module_set_norm_statistics(net, s));
+        file = tmpfile();
+        ck_ok(ek_module_summary(net, x, file));
+        rewind(file);
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+        ck_assert((strstr(text, "cancelled") != NULL) == (s == EK_STATS_AUTO || s == EK_STATS_BATCH));
+    }
     ek_tensor_free(x);
     ek_module_free(net);
 }

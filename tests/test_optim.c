@@ -474,6 +474,10 @@ START_TEST(test_clip_norm)
     fill_gradient(t[1], 1);
     ck_ok(ek_clip_grad_norm_tensors(t, 2, 1, &norm));
     ck_assert(isnan(norm) && isnan(ek_item(t[1]->grad)));
+    fill_gradient(t[0], INFINITY);
+    fill_gradient(t[1], 1);
+    ck_ok(ek_clip_grad_norm_tensors(t, 2, INFINITY, &norm)); /* only measures, whatever the norm is */
+    ck_assert(norm == INFINITY && ek_item(t[0]->grad) == INFINITY && ek_item(t[1]->grad) == 1);
     ck_ok(ek_clip_grad_norm_tensors(NULL, 0, 1, &norm));
     ck_assert_double_eq(norm, 0);
     ek_tensor_free(t[0]);

@@ -16,8 +16,8 @@ typedef struct ek_npz_writer ek_npz_writer;
 
 /* level 0 stores the arrays as they are, 1 (fast) to 9 (small) deflates them. */
 EK_API ek_npz_writer *ek_npz_writer_new(const char *path, int level);
-/* Adds a tensor under a name (not empty, no control characters, not there yet: EK_ERR_ARGUMENT, and the writer goes on
- * without).  Any type and shape: float32 → '<f4', float64 → '<f8', int64 → '<i8', C order. */
+/* Adds a tensor under a name (1 to 1024 bytes, no control characters, not there yet: EK_ERR_ARGUMENT, and the writer
+ * goes on without).  Any type and shape: float32 → '<f4', float64 → '<f8', int64 → '<i8', C order. */
 EK_API ek_status ek_npz_writer_add(ek_npz_writer *writer, const char *name, const ek_tensor *tensor);
 /* Writes the directory, syncs, renames to `path`, syncs the folder.  Frees the writer in any case; on failure (here or
  * at an earlier add that could not write) the temporary file is deleted and `path` is as it was, save for a folder that

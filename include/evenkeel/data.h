@@ -45,7 +45,8 @@ EK_API ek_dataset *ek_dataset_glyphs(int64_t n, uint64_t seed, ek_split split);
  * as many classes as `data`. */
 EK_API ek_dataset *ek_dataset_slice(const ek_dataset *data, int64_t start, int64_t stop);
 EK_API ek_dataset *ek_dataset_subset(const ek_dataset *data, const int64_t *indices, int64_t n);
-/* Mean and (population) standard deviation over all elements of x, which has to be float. */
+/* Mean and (population) standard deviation over all elements of x, which has to be float (EK_ERR_DTYPE) and
+ * to have some (EK_ERR_SHAPE). */
 EK_API ek_status ek_dataset_moments(const ek_dataset *data, double *mean, double *std);
 /* x ← (x − mean)/std.  Test data take the training data's numbers.  x gets memory of its own first: tensors that others
  * own too keep their values.  std > 0; x has to be float.  Make loaders afterwards. */

@@ -58,8 +58,8 @@ EK_API const char *ek_module_type(const ek_module *module);
 EK_API const char *ek_module_describe(const ek_module *module);
 
 /* Writes a table to `out`: each layer's name, description, output shape for the input `example`, parameter count;
- * then totals, how running statistics are updated, and any bias that a following BatchNorm cancels.  Runs one
- * evaluation forward; changes nothing. */
+ * then totals, how running statistics are updated, and any bias that a following BatchNorm or
+ * InstanceNorm cancels.  Runs one evaluation forward; changes nothing. */
 EK_API ek_status ek_module_summary(ek_module *module, ek_tensor *example, FILE *out);
 
 /* Observers see the output of a module and of every module below it, and its gradient in the backward pass, without

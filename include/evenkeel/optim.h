@@ -73,8 +73,8 @@ EK_API ek_optimizer *ek_rmsprop_tensors(ek_tensor *const *tensors, int n, double
 /* NULL is left alone. */
 EK_API void ek_optimizer_free(ek_optimizer *optimizer);
 
-/* Updates every tensor that has a gradient.  One that has none is skipped, its state too.  The first step makes the
- * state; later ones take no memory.  EK_ERR_DTYPE when a tensor with state has changed its type since (ek_module_to):
+/* Updates every tensor that has a gradient.  One that has none is skipped, its state too.  A tensor's first update
+ * makes its state; later ones take no memory.  EK_ERR_DTYPE when a tensor with state has changed its type since (ek_module_to):
  * make a new optimizer then.  When a step fails, nothing has moved. */
 EK_API ek_status ek_optimizer_step(ek_optimizer *optimizer);
 /* Forgets the gradient of every tensor, so that the next backward starts a new sum. */
@@ -102,8 +102,8 @@ EK_API ek_status ek_optimizer_set_lr(ek_optimizer *optimizer, double lr);
 /* ---- gradient clipping ------------------------------------------------------------------------------------------ */
 /* Scales all gradients by min(1, max_norm/(norm + 1e-6)), where norm = √Σ g² over all of them together, summed in
  * double; the norm before goes to *total_norm (may be NULL).  As torch.nn.utils.clip_grad_norm_: a norm that is not
- * finite is not caught but reaches every gradient.  max_norm = INFINITY only measures.  Tensors without a gradient do
- * not count. */
+ * finite is not caught but reaches every gradient.  max_norm = INFINITY only measures, where
+ * PyTorch turns an infinite norm into NaN.  Tensors without a gradient do not count. */
 EK_API ek_status ek_clip_grad_norm(ek_optimizer *optimizer, double max_norm, double *total_norm);
 EK_API ek_status ek_clip_grad_norm_tensors(ek_tensor *const *tensors, int n, double max_norm, double *total_norm);
 /* Cuts every element of every gradient to [−limit, limit]; NaN stays. */
@@ -148,7 +148,7 @@ EK_API ek_schedule ek_schedule_one_cycle(double max_lr, int64_t total_steps);
 /* The rate at a step; NaN with EK_ERR_ARGUMENT for a negative step or a field outside its range. */
 EK_API double ek_schedule_lr(const ek_schedule *schedule, int64_t step);
 /* Sets the rate of every group before the step is taken.  A group made with k times the optimizer's first learning rate
- * keeps the ratio: it gets k·ek_schedule_lr(). */
+ * keeps the ratio: it gets k·ek_schedule_lr().  An optimizer made with lr = 0 knows no such ratio: EK_ERR_ARGUMENT. */
 EK_API ek_status ek_schedule_apply(const ek_schedule *schedule, ek_optimizer *optimizer, int64_t step);
 
 #ifdef __cplusplus

@@ -167,6 +167,9 @@ ek_status ek_dataset_moments(const ek_dataset *data, double *mean, double *std)
     if (status == EK_OK && (!mean || !std))
         status = ek_fail(EK_ERR_ARGUMENT, "dataset_moments: expected places for two numbers, got NULL for the %s",
                          mean ? "std" : "mean");
+    if (status == EK_OK && data->x->numel == 0)
+        status = ek_fail(EK_ERR_SHAPE, "dataset_moments: expected samples of at least one element, got %s",
+                         EK_TEXT(data->x->shape));
     if (status != EK_OK)
         return status;
     const ek_tensor *x = data->x;

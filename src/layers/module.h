@@ -40,7 +40,7 @@ struct ek_module {
     bool is_condemned;
 
     /* What only some layers have; their constructors set it. */
-    ek_rng *rng;                              /* the stream a layer draws from: keyed by ek_module_init, checkpointed */
+    ek_rng *rng;                              /* the stream a layer draws from: keyed by ek_module_init */
     void (*after_init)(ek_module *module);    /* parameters have just been drawn */
     /* A line of ek_module_summary about this layer, "" for none; `text` holds EK_NOTE_BYTES. */
     void (*note)(const ek_module *module, char *text);

@@ -192,6 +192,12 @@ bool ek_channel_norm_updates_running(const ek_module *module)
     return norm->running_mean && module->training && norm->statistics != EK_STATS_FROZEN;
 }
 
+bool ek_channel_norm_is_fixed(const ek_module *module)
+{
+    const channel_norm *norm = module->channel_norm;
+    return norm && (norm->statistics == EK_STATS_RUNNING || norm->statistics == EK_STATS_FROZEN);
+}
+
 void ek_channel_norm_warn_untracked(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);

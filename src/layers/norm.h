@@ -53,6 +53,8 @@ ek_view ek_norm_view_per_sample_channel(norm_dims d);
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
 bool ek_channel_norm_uses_running(const ek_module *module);
 bool ek_channel_norm_updates_running(const ek_module *module);
+/* Are running statistics used in training too?  False for a module that is no norm over channels. */
+bool ek_channel_norm_is_fixed(const ek_module *module);
 /* Warns when running statistics are used that no batch has ever moved. */
 void ek_channel_norm_warn_untracked(const ek_module *module);
 /* Moves the running statistics once the outermost forward has succeeded, toward the mean over `rows` of mean[rows][C]

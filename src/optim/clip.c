@@ -133,7 +133,7 @@ static ek_status clip_norm(const gradients *gs, double max_norm, double *total_n
     double sum = 0;
     each(gs, add_squares, &sum);
     double norm = sqrt(sum), coefficient = max_norm / (norm + 1e-6);
-    if (!(coefficient >= 1)) /* NaN is passed on to the gradients */
+    if (max_norm < INFINITY && !(coefficient >= 1)) /* NaN is passed on to the gradients */
         each(gs, scale_gradient, &coefficient);
     if (total_norm)
         *total_norm = norm;

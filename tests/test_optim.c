@@ -450,6 +450,23 @@ START_TEST(test_decay_switch)
 }
 END_TEST
 
+/* A gradient that never changes has variance 0, which v − a² misses by its rounding, to either side. */
+START_TEST(test_centered_rmsprop_with_a_constant_gradient)
+{
+    ek_rmsprop_opts o = ek_rmsprop_opts_default();
+    o.centered = true;
+    ek_tensor *t = normal_leaf(EK_F32, 40, 1);
+    ek_optimizer *opt = ek_rmsprop_tensors(&t, 1, 1e-3, &o);
+    fill_gradient(t, 0.1);
+    for (int step = 0; step < 3000; step++)
+        ck_ok(ek_optimizer_step(opt));
+    for (int64_t i = 0; i < 40; i++)
+        ck_assert(isfinite(ek_tensor_at(t, i)));
+    ek_optimizer_free(opt);
+    ek_tensor_free(t);
+}
+END_TEST
+
 /* ---- clipping --------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_clip_norm)
@@ -524,5 +541,6 @@ int main(void)
                      test_out_of_memory_moves_nothing, test_tensors_may_be_freed_first,
                      test_module, test_module_and_optimizer_are_freed_in_either_order,
                      test_same_bits_for_any_number_of_threads, test_position_does_not_matter, test_groups,
-                     test_decay_switch, test_clip_norm, test_clip_norm_sums_in_double, test_clip_value);
+                     test_decay_switch, test_centered_rmsprop_with_a_constant_gradient, test_clip_norm,
+                     test_clip_norm_sums_in_double, test_clip_value);
 }

@@ -34,8 +34,8 @@ EK_API ek_status ek_module_init(ek_module *module, uint64_t seed);
 EK_API void ek_module_train(ek_module *module);
 EK_API void ek_module_eval(ek_module *module);
 EK_API bool ek_module_is_training(const ek_module *module);
-/* Converts all float parameters and buffers to float32 or float64 in place; gradients are dropped.  All or, when memory
- * runs out, none.  To be called while no tape holds a forward of the module. */
+/* Converts all float parameters and buffers to float32 or float64 in place; gradients of what changes its type are
+ * dropped.  All or, when memory runs out, none.  To be called while no tape holds a forward of the module. */
 EK_API ek_status ek_module_to(ek_module *module, ek_dtype dtype);
 EK_API void ek_module_clear_grad(ek_module *module);
 
@@ -113,7 +113,7 @@ EK_API ek_status ek_after_forward(ek_tape *tape, ek_module *module,
 /* The modules one after the other, named "0", "1", …  Takes ownership of all of them even when it fails; a NULL among
  * them (a failed constructor) is an error of the whole. */
 EK_API ek_module *ek_sequential_from(int n, ek_module *const *modules);
-/* y = x + child(x); the child's name is "0". */
+/* y = x + child(x); the child's name is "0".  Takes ownership of the child even when it fails. */
 EK_API ek_module *ek_residual(ek_module *child);
 
 /* ---- layers ----------------------------------------------------------------------------------------------------- */

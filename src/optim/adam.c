@@ -14,7 +14,7 @@ EK_KERNEL static void FN(adam_update)(const ek_update *u, int64_t begin, int64_t
     const REAL *restrict gradient = u->gradient;
     REAL *restrict m = u->state[0], *restrict v = u->state[1], *restrict v_max = u->state[2];
     REAL step_size = (REAL)(u->lr / (1 - pow(o->betas[0], (double)u->step)));
-    REAL correction = (REAL)sqrt(1 - pow(o->betas[1], (double)u->step));
+    REAL unbias = (REAL)(1 / sqrt(1 - pow(o->betas[1], (double)u->step)));
     REAL keep_m = (REAL)o->betas[0], take_m = (REAL)(1 - o->betas[0]);
     REAL keep_v = (REAL)o->betas[1], take_v = (REAL)(1 - o->betas[1]);
     REAL eps = (REAL)o->eps;
@@ -28,7 +28,7 @@ EK_KERNEL static void FN(adam_update)(const ek_update *u, int64_t begin, int64_t
         w = v[i] = keep_v * v[i] + take_v * g * g;
         if (v_max) /* the compiler makes two loops of it */
             w = v_max[i] = v_max[i] > w ? v_max[i] : w;
-        parameter[i] = theta - step_size * m[i] / (MATH(sqrt)(w) / correction + eps);
+        parameter[i] = theta - step_size * m[i] / (MATH(sqrt)(w) * unbias + eps);
     }
 }
 

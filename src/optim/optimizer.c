@@ -87,7 +87,7 @@ static ek_status append_group(ek_optimizer *optimizer, ek_tensor *const *tensors
         return ek_last_status();
     size_t count = (size_t)optimizer->n_groups;
     ek_group *groups = ek_alloc((count + 1) * sizeof *groups);
-    ek_slot *slots = ek_alloc_zeroed((size_t)n * sizeof *slots);
+    ek_trained *slots = ek_alloc_zeroed((size_t)n * sizeof *slots);
     if (!groups || !slots) {
         ek_release(groups);
         ek_release(slots);
@@ -187,7 +187,7 @@ ek_optimizer *ek_optimizer_with_tensors(ek_optimizer *optimizer, ek_tensor *cons
 /* ---- the step --------------------------------------------------------------------------------------------------- */
 
 /* Makes the state a tensor's first update needs; later only checks that it still fits. */
-static ek_status prepare_slot(const ek_optimizer *optimizer, ek_slot *slot, int g, int i)
+static ek_status prepare_slot(const ek_optimizer *optimizer, ek_trained *slot, int g, int i)
 {
     const ek_tensor *p = slot->parameter;
     for (int k = 0; k < EK_STATE_TENSORS; k++) {
@@ -211,7 +211,7 @@ static void update_range(void *context, int64_t begin, int64_t end)
     update->optimizer->kind->update[update->dtype](update, begin, end);
 }
 
-static void update_slot(const ek_optimizer *optimizer, const ek_group *group, ek_slot *slot)
+static void update_slot(const ek_optimizer *optimizer, const ek_group *group, ek_trained *slot)
 {
     ek_tensor *p = slot->parameter;
     bool spared = optimizer->spares_norms_and_biases && !p->decays;
@@ -230,7 +230,7 @@ ek_status ek_optimizer_step(ek_optimizer *optimizer)
         return ek_fail(EK_ERR_ARGUMENT, "optimizer_step: the optimizer is NULL");
     for (int g = 0; g < optimizer->n_groups; g++)
         for (int i = 0; i < optimizer->groups[g].n; i++) {
-            ek_slot *slot = &optimizer->groups[g].slots[i];
+            ek_trained *slot = &optimizer->groups[g].slots[i];
             if (slot->parameter->has_grad && prepare_slot(optimizer, slot, g, i) != EK_OK)
                 return ek_last_status();
         }

@@ -28,17 +28,17 @@ typedef struct ek_optimizer_kind {
     void (*update[2])(const ek_update *update, int64_t begin, int64_t end);
 } ek_optimizer_kind;
 
-typedef struct ek_slot {
+typedef struct ek_trained {
     ek_tensor *parameter;                /* retained */
     ek_tensor *state[EK_STATE_TENSORS];  /* made when the parameter is first updated */
     int64_t step;
-} ek_slot;
+} ek_trained;
 
 typedef struct ek_group {
     double lr, weight_decay;
     double initial_lr; /* what schedules scale */
     int n;
-    ek_slot *slots;
+    ek_trained *slots;
 } ek_group;
 
 struct ek_optimizer {

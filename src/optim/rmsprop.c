@@ -19,6 +19,7 @@ EK_KERNEL static void FN(rmsprop_update)(const ek_update *u, int64_t begin, int6
         if (a) { /* both conditions are the same for all i: the compiler makes loops of them */
             a[i] = keep * a[i] + take * g;
             s -= a[i] * a[i];
+            s = s < 0 ? 0 : s; /* a variance: below 0 by rounding alone, where the gradient is constant */
         }
         d = g / (MATH(sqrt)(s) + eps);
         if (b)

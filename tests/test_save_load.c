@@ -169,6 +169,35 @@ static void expect_refused(ek_module *net, const char *path, const char *const *
     expect_refused(net, path, (const char *const[]){__VA_ARGS__},                                                      \
                    (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
 
+/* The order of an archive's entries means nothing. */
+START_TEST(entries_in_another_order)
+{
+    static const char *const name[] = {"2.1.bias", "0.weight", "2.1.weight", "1.bias", "0.running_var", "0.bias",
+                                       "0.num_batches_tracked", "1.weight", "0.running_mean"};
+    enum { N = sizeof name / sizeof *name };
+    ek_module *net = make_net(4), *other = make_net(4);
+    double next = 1;
+    ck_ok(ek_module_visit(net, fill_one, &next));
+    const char *path = temp_path("net.npz");
+    ek_npz_writer *writer = ek_npz_writer_new(path, 0);
+    ck_made(writer);
+    for (int i = 0; i < N; i++) {
+        bool buffer = strstr(name[i], "running") || strstr(name[i], "tracked");
+        ck_ok(ek_npz_writer_add(writer, name[i],
+                                buffer ? ek_module_buffer(net, name[i]) : ek_module_parameter(net, name[i])));
+    }
+    ck_ok(ek_npz_writer_close(writer));
+    ck_ok(ek_load(other, path));
+    snapshot all = take_snapshot(net);
+    ck_assert_int_eq(all.n, N);
+    ck_assert(is_as_in(other, &all));
+    free_snapshot(&all);
+    ek_module_free(net);
+    ek_module_free(other);
+    remove_temp();
+}
+END_TEST
+
 START_TEST(refusals)
 {
     ek_module *net = make_net(4), *wide = make_net(6), *shorter = ek_sequential(ek_batch_norm1d(4, NULL));
@@ -282,6 +311,6 @@ END_TEST
 
 int main(void)
 {
-    return RUN_TESTS("save_load", round_trip, loaded_before_the_first_forward, state_dict_of_pytorch, refusals,
-                     damaged_files, argument_errors, memory_runs_out);
+    return RUN_TESTS("save_load", round_trip, loaded_before_the_first_forward, state_dict_of_pytorch,
+                     entries_in_another_order, refusals, damaged_files, argument_errors, memory_runs_out);
 }

@@ -8,7 +8,6 @@
 
 enum {
     NORM_PIECE = 4096, /* elements reduced at a time: two passes over them stay in the first-level cache */
-    LANES = 32,        /* accumulators of a reduction */
     COLUMN_BLOCK = 64  /* neighbouring columns reduced together */
 };
 

@@ -189,13 +189,13 @@ EK_KERNEL static void FN(conv_plane_dx)(const conv_plan *s, const REAL *dy, cons
 EK_KERNEL static REAL FN(conv_plane_dw)(const conv_plan *s, conv_tap tap, const REAL *x, int64_t x_step, const REAL *dy,
                                         int64_t dy_step)
 {
-    REAL sum[LANES] = {0};
+    REAL sum[EK_LANES] = {0};
     for (int64_t n = 0; n < s->n; n++)
         for (int64_t i = tap.top; i < tap.bottom; i++) {
             const REAL *in = x + n * x_step + tap.offset + i * s->h.stride * s->w.in;
             const REAL *d = dy + n * dy_step + i * s->w.out;
-            for (int64_t j = tap.left, stride = s->w.stride; j < tap.right; j += LANES) {
-                int n_lanes = tap.right - j < LANES ? (int)(tap.right - j) : LANES;
+            for (int64_t j = tap.left, stride = s->w.stride; j < tap.right; j += EK_LANES) {
+                int n_lanes = tap.right - j < EK_LANES ? (int)(tap.right - j) : EK_LANES;
                 if (stride == 1)
                     for (int l = 0; l < n_lanes; l++)
                         sum[l] += d[j + l] * in[j + l];
@@ -204,7 +204,7 @@ EK_KERNEL static REAL FN(conv_plane_dw)(const conv_plan *s, conv_tap tap, const 
                         sum[l] += d[j + l] * in[(j + l) * stride];
             }
         }
-    for (int half = LANES / 2; half > 0; half /= 2)
+    for (int half = EK_LANES / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
             sum[l] += sum[l + half];
     return sum[0];
@@ -320,7 +320,7 @@ static ek_status FN(conv_backward)(ek_node *node)
 #define STRIP_NUMEL 131072
 /* Chunks of a parallel loop that owns a strip each; multiplications that are worth a chunk (some 10 µs); elements of
  * all copies of dw together. */
-enum { MOST_CHUNKS = 32, MOST_DW_CHUNKS = 16, LANES = 32, SHORTEST_STRIP = 128 };
+enum { MOST_CHUNKS = 32, MOST_DW_CHUNKS = 16, SHORTEST_STRIP = 128 };
 #define WORTH_A_CHUNK ((double)(1 << 19))
 #define DW_COPIES_NUMEL ((int64_t)1 << 23)
 /* Elements of all strips of a loop together: with very many channels fewer chunks run side by side. */

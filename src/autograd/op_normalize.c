@@ -17,20 +17,20 @@
 EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
 {
     norm_moments out = {0, 0};
-    double sum[LANES] = {0}, square[LANES] = {0};
-    const int64_t body = n - n % LANES;
+    double sum[EK_LANES] = {0}, square[EK_LANES] = {0};
+    const int64_t body = n - n % EK_LANES;
     if (center) {
         const double first = (double)x[0];
-        for (int64_t i = 0; i < body; i += LANES)
-            for (int l = 0; l < LANES; l++)
+        for (int64_t i = 0; i < body; i += EK_LANES)
+            for (int l = 0; l < EK_LANES; l++)
                 sum[l] += (double)x[i + l] - first;
         for (int64_t i = body; i < n; i++)
             sum[i - body] += (double)x[i] - first;
-        out.mean = first + fold(sum) / (double)n;
+        out.mean = first + ek_fold_lanes(sum) / (double)n;
     }
     const double mean = out.mean;
-    for (int64_t i = 0; i < body; i += LANES)
-        for (int l = 0; l < LANES; l++) {
+    for (int64_t i = 0; i < body; i += EK_LANES)
+        for (int l = 0; l < EK_LANES; l++) {
             double d = (double)x[i + l] - mean;
             square[l] += d * d;
         }
@@ -38,7 +38,7 @@ EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool
         double d = (double)x[i] - mean;
         square[i - body] += d * d;
     }
-    out.m2 = fold(square);
+    out.m2 = ek_fold_lanes(square);
     return out;
 }
 
@@ -97,10 +97,10 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
 /* Σ dy and Σ dy·(x − M) over n ≤ NORM_PIECE elements. */
 EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL center)
 {
-    double plain[LANES] = {0}, product[LANES] = {0};
-    const int64_t body = n - n % LANES;
-    for (int64_t i = 0; i < body; i += LANES)
-        for (int l = 0; l < LANES; l++) {
+    double plain[EK_LANES] = {0}, product[EK_LANES] = {0};
+    const int64_t body = n - n % EK_LANES;
+    for (int64_t i = 0; i < body; i += EK_LANES)
+        for (int l = 0; l < EK_LANES; l++) {
             double d = (double)dy[i + l];
             plain[l] += d;
             product[l] += d * (double)(x[i + l] - center);
@@ -110,7 +110,7 @@ EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const 
         plain[i - body] += d;
         product[i - body] += d * (double)(x[i] - center);
     }
-    return (norm_sums){fold(plain), fold(product)};
+    return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};
 }
 
 /* Σ γ·dy and Σ γ·dy·(x − M) over n elements along which γ varies; and, where d_beta is not NULL, d_beta += dy and
@@ -118,10 +118,10 @@ EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const 
 EK_KERNEL static norm_sums FN(norm_sums_vector)(int64_t n, const REAL *x, const REAL *dy, REAL center, double rstd,
                                                 double lo, const REAL *gamma, double *d_gamma, double *d_beta)
 {
-    double plain[LANES] = {0}, product[LANES] = {0};
-    const int64_t body = n - n % LANES;
-    for (int64_t i = 0; i < n; i += LANES) {
-        const int width = i < body ? LANES : (int)(n - body);
+    double plain[EK_LANES] = {0}, product[EK_LANES] = {0};
+    const int64_t body = n - n % EK_LANES;
+    for (int64_t i = 0; i < n; i += EK_LANES) {
+        const int width = i < body ? EK_LANES : (int)(n - body);
         for (int l = 0; l < width; l++) {
             double g = (double)dy[i + l] * (gamma ? (double)gamma[i + l] : 1);
             plain[l] += g;
@@ -133,7 +133,7 @@ EK_KERNEL static norm_sums FN(norm_sums_vector)(int64_t n, const REAL *x, const 
             d_beta[i] += (double)dy[i];
             d_gamma[i] += (double)dy[i] * ((double)(x[i] - center) * rstd + lo);
         }
-    return (norm_sums){fold(plain), fold(product)};
+    return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};
 }
 
 /* Σ dy and Σ dy·(x − M) for each of `columns` ≤ COLUMN_BLOCK columns.  center: [columns]. */
@@ -568,15 +568,6 @@ static ek_status FN(normalize_backward)(ek_node *node)
 
 #else
 #include "normalize.h"
-
-/* Sum of the lanes by a fixed tree. */
-static inline double fold(double *lane)
-{
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int l = 0; l < width; l++)
-            lane[l] += lane[l + width];
-    return lane[0];
-}
 
 static const void *norm_data(const ek_node *node, int i)
 {

@@ -2,20 +2,17 @@
  * the bits do not depend on the number of threads.  Everything is summed in double. */
 #ifdef REAL
 
-/* x: [n].  Lanes keep the additions independent of each other, so they vectorize; a fixed tree folds them. */
+/* Σ x; x: [n]. */
 EK_KERNEL static double FN(sum_run)(int64_t n, const REAL *x)
 {
-    double lane[LANES] = {0};
+    double lane[EK_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++)
+    for (; i + EK_LANES <= n; i += EK_LANES)
+        for (int j = 0; j < EK_LANES; j++)
             lane[j] += (double)x[i + j];
     for (int j = 0; i + j < n; j++)
         lane[j] += (double)x[i + j];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    return lane[0];
+    return ek_fold_lanes(lane);
 }
 
 double FN(ek_sum_run)(int64_t n, const REAL *x)
@@ -171,7 +168,7 @@ void FN(ek_reduce_spread)(const REAL *src, ek_shape shape, unsigned axes, double
 #else
 #include "op.h"
 
-enum { LANES = 32, TILE = 512 };
+enum { TILE = 512 };
 
 /* The axes without those of size 1, neighbours of one kind merged. */
 typedef struct merged_axes {

@@ -1,20 +1,17 @@
 /* Gradient clipping.  Expands to sum_of_squares, scale and clamp for both float types. */
 #ifdef REAL
 
-/* Σ g² in double: 32 lanes folded by a fixed tree, so that every clone gives the same bits.  g: [n]. */
+/* Σ g² in double; g: [n]. */
 EK_KERNEL static double FN(sum_of_squares)(int64_t n, const REAL *g)
 {
-    double lane[LANES] = {0};
+    double lane[EK_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++)
+    for (; i + EK_LANES <= n; i += EK_LANES)
+        for (int k = 0; k < EK_LANES; k++)
             lane[k] += (double)g[i + k] * (double)g[i + k];
     for (int k = 0; i + k < n; k++)
         lane[k] += (double)g[i + k] * (double)g[i + k];
-    for (int width = LANES / 2; width; width /= 2)
-        for (int k = 0; k < width; k++)
-            lane[k] += lane[k + width];
-    return lane[0];
+    return ek_fold_lanes(lane);
 }
 
 /* g ← coefficient·g.  g: [n]. */
@@ -54,7 +51,7 @@ static void FN(clamp_range)(void *context, int64_t begin, int64_t end)
 #else
 #include "optimizer.h"
 
-enum { LANES = 32, MAX_CHUNKS = 64 };
+enum { MAX_CHUNKS = 64 };
 
 /* One pass over one gradient. */
 typedef struct clip_pass {

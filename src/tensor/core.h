@@ -19,6 +19,17 @@
 
 #define EK_ALIGNMENT 64
 
+/* Accumulators of a reduction: independent of each other, so that they vectorize, and folded by one fixed tree, so that
+ * every clone of a kernel and every compiler give the same bits. */
+enum { EK_LANES = 32 };
+static inline double ek_fold_lanes(double lane[EK_LANES])
+{
+    for (int half = EK_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
 /* ---- memory (alloc.c) ------------------------------------------------------------------------------------------- */
 /* 64-byte aligned, not cleared; bytes = 0 gives a valid pointer.  NULL after ek_fail(EK_ERR_MEMORY, …). */
 void *ek_alloc(size_t bytes);

@@ -37,11 +37,8 @@ static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max
                                  const ek_batch_norm_opts *opts)
 {
     ek_batch_norm_opts defaults = ek_batch_norm_opts_default();
-    channel_norm_spec spec = {min_ndim, max_ndim, num_features, opts ? opts : &defaults, 1, 1};
-    ek_module *module = ek_channel_norm_new(def, &spec);
-    if (module)
-        module->centers_axis = spec.opts->channel_axis;
-    return module;
+    channel_norm_spec spec = {min_ndim, max_ndim, num_features, opts ? opts : &defaults, 1, 1, true};
+    return ek_channel_norm_new(def, &spec);
 }
 
 static const ek_module_def batch_norm1d_def = {"batch_norm1d", batch_norm_forward, NULL, sizeof(channel_norm)};

@@ -52,11 +52,8 @@ static ek_module *instance_norm_new(const ek_module_def *def, int ndim, int64_t 
                                     const ek_instance_norm_opts *opts)
 {
     ek_instance_norm_opts defaults = ek_instance_norm_opts_default();
-    channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1};
-    ek_module *module = ek_channel_norm_new(def, &spec);
-    if (module)
-        module->centers_axis = spec.opts->channel_axis;
-    return module;
+    channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1, true};
+    return ek_channel_norm_new(def, &spec);
 }
 
 static const ek_module_def instance_norm1d_def = {"instance_norm1d", instance_norm_forward, NULL, sizeof(channel_norm)};

@@ -60,6 +60,15 @@ static void note(const ek_module *module, char *text)
         snprintf(text, EK_NOTE_BYTES, "running ← %g·running + %g·batch", 1 - norm->momentum, norm->momentum);
 }
 
+/* Sets the choice, and what it means for a bias before the norm: running statistics do not take it away. */
+static void choose_statistics(ek_module *module, ek_norm_statistics choice)
+{
+    channel_norm *norm = module->channel_norm;
+    norm->statistics = choice;
+    const bool given = choice == EK_STATS_RUNNING || choice == EK_STATS_FROZEN;
+    module->centers_axis = norm->centers && !given ? norm->channel_axis : 0;
+}
+
 ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec)
 {
     ek_module *module = ek_module_new(def, "%s(%lld)", def->type, (long long)spec->num_features);
@@ -75,7 +84,9 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
     channel_norm *norm = ek_module_state(module);
     *norm = (channel_norm){.num_features = spec->num_features, .min_ndim = spec->min_ndim, .max_ndim = spec->max_ndim,
                            .channel_axis = opts->channel_axis, .eps = opts->eps, .momentum = opts->momentum,
-                           .statistics = opts->statistics};
+                           .centers = spec->centers};
+    module->channel_norm = norm;
+    choose_statistics(module, opts->statistics);
     const ek_shape channels = EK_SHAPE(spec->num_features);
     bool complete = true;
     if (opts->affine) {
@@ -92,7 +103,6 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
     }
     module->note = note;
     module->after_init = forget_batches;
-    module->channel_norm = norm;
     return ek_module_complete(module, complete);
 }
 
@@ -192,12 +202,6 @@ bool ek_channel_norm_updates_running(const ek_module *module)
     return norm->running_mean && module->training && norm->statistics != EK_STATS_FROZEN;
 }
 
-bool ek_channel_norm_is_fixed(const ek_module *module)
-{
-    const channel_norm *norm = module->channel_norm;
-    return norm && (norm->statistics == EK_STATS_RUNNING || norm->statistics == EK_STATS_FROZEN);
-}
-
 void ek_channel_norm_warn_untracked(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
@@ -286,7 +290,7 @@ ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics ch
     bool any = false;
     for (ek_module *m = module; m; m = ek_module_next(module, m))
         if (m->channel_norm && m->channel_norm->running_mean) {
-            m->channel_norm->statistics = choice;
+            choose_statistics(m, choice);
             any = true;
         }
     return any ? EK_OK : ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: no norm with running statistics at or below %s",

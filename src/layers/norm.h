@@ -17,6 +17,7 @@ typedef struct channel_norm {
     int min_ndim, max_ndim; /* ranks it accepts */
     int channel_axis;
     double eps, momentum;
+    bool centers; /* takes each channel's mean away, unless running statistics stand in for it */
     ek_norm_statistics statistics;
     int64_t non_finite_batches;
     ek_tensor *weight, *bias;                                  /* NULL without affine */
@@ -29,6 +30,7 @@ typedef struct channel_norm_spec {
     int64_t num_features;
     const ek_batch_norm_opts *opts;
     double first_weight, first_running_var; /* what γ and running_var start from */
+    bool centers;
 } channel_norm_spec;
 ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec);
 
@@ -53,8 +55,6 @@ ek_view ek_norm_view_per_sample_channel(norm_dims d);
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
 bool ek_channel_norm_uses_running(const ek_module *module);
 bool ek_channel_norm_updates_running(const ek_module *module);
-/* Are running statistics used in training too?  False for a module that is no norm over channels. */
-bool ek_channel_norm_is_fixed(const ek_module *module);
 /* Warns when running statistics are used that no batch has ever moved. */
 void ek_channel_norm_warn_untracked(const ek_module *module);
 /* Moves the running statistics once the outermost forward has succeeded, toward the mean over `rows` of mean[rows][C]

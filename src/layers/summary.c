@@ -1,5 +1,5 @@
 /* The table of a net. */
-#include "norm.h"
+#include "module.h"
 
 typedef struct row {
     ek_module *module;
@@ -151,8 +151,7 @@ static void print_notes(const table *t, FILE *out)
     }
 }
 
-/* A bias right before a layer that takes the mean along the same axis away trains in vain.  Means that are given, by
- * running statistics in training too, leave it. */
+/* A bias right before a layer that takes the mean along the same axis away trains in vain. */
 static void print_lost_biases(const table *t, FILE *out)
 {
     char name[EK_NAME_BYTES], next_name[EK_NAME_BYTES];
@@ -163,7 +162,7 @@ static void print_lost_biases(const table *t, FILE *out)
             continue;
         const ek_module *next = parent->children[m->index + 1];
         int ndim = t->rows[i].shape.ndim;
-        if (m->bias_axis && next->centers_axis && !ek_channel_norm_is_fixed(next) &&
+        if (m->bias_axis && next->centers_axis &&
             ek_axis_resolve(m->bias_axis, ndim) == ek_axis_resolve(next->centers_axis, ndim))
             fprintf(out, "the bias of %s (%s) is cancelled by %s (%s): set opts.bias = false\n", name_of(t, m, name),
                     m->def.type, name_of(t, next, next_name), next->def.type);

@@ -160,8 +160,7 @@ static ek_status backward_check(ek_tape *tape, const ek_tensor *y)
     if (!ek_tape_usable(tape, "backward"))
         return ek_last_status();
     if (!y)
-        return ek_fail(EK_ERR_ARGUMENT, "backward: the tensor is NULL%s%s",
-                       *ek_last_error() ? "; the last error was: " : "", ek_last_error());
+        return ek_fail_null(EK_ERR_ARGUMENT, "backward", "tensor");
     if (!tape->recording)
         return ek_fail(EK_ERR_STATE, "backward: the tape does not record; ek_tape_set_recording(tape, true)");
     if (tape->backward_done)

@@ -65,12 +65,6 @@ char *ek_module_name_buffer(const ek_module *module, const ek_module *root, size
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-ek_status ek_fail_null(ek_status status, const char *who, const char *what)
-{
-    return ek_fail(status, "%s: the %s is NULL%s%s", who, what, *ek_last_error() ? "; the last error was: " : "",
-                   ek_last_error());
-}
-
 ek_status ek_cause_of_null(void)
 {
     return ek_last_status() != EK_OK ? ek_last_status() : EK_ERR_ARGUMENT;

@@ -70,8 +70,6 @@ ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
 void ek_module_free_all(int n, ek_module *const *modules);
 /* ek_module_add_child for two modules that are there and no cycle; `child` stays the caller's when it fails. */
 ek_status ek_module_attach(ek_module *module, const char *name, ek_module *child);
-/* Fails with "who: the <what> is NULL; the last error was: …". */
-ek_status ek_fail_null(ek_status status, const char *who, const char *what);
 /* The status for a NULL that stands for a failed constructor: why that failed. */
 ek_status ek_cause_of_null(void);
 /* The end of a constructor: the module if it is complete, or NULL after freeing it. */

@@ -42,6 +42,8 @@ char *ek_copy_text(const char *text);
 ek_status ek_fail_v(ek_status status, const char *format, va_list arguments);
 /* How many failures this thread has seen, so that a caller can tell a new one from an old one. */
 uint64_t ek_error_count(void);
+/* Fails with "who: the <what> is NULL; the last error was: …". */
+ek_status ek_fail_null(ek_status status, const char *who, const char *what);
 void ek_warn(const char *format, ...) EK_PRINTF(1, 2);
 
 /* ---- tensors (tensor.c) ----------------------------------------------------------------------------------------- */

@@ -82,6 +82,12 @@ ek_status ek_fail(ek_status status, const char *format, ...)
     return status;
 }
 
+ek_status ek_fail_null(ek_status status, const char *who, const char *what)
+{
+    return ek_fail(status, "%s: the %s is NULL%s%s", who, what, *ek_last_error() ? "; the last error was: " : "",
+                   ek_last_error());
+}
+
 void ek_warn(const char *format, ...)
 {
     va_list arguments;

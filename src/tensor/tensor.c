@@ -74,13 +74,6 @@ int ek_axis_resolve(int axis, int ndim)
     return axis >= 0 && axis < ndim ? axis : -1;
 }
 
-/* The tensor is NULL; if an op that failed made it so, its message stays in sight. */
-static void fail_null(const char *who)
-{
-    ek_fail(EK_ERR_ARGUMENT, "%s: the tensor is NULL%s%s", who, *ek_last_error() ? "; the last error was: " : "",
-            ek_last_error());
-}
-
 /* ---- storage ----------------------------------------------------------------------------------------------------- */
 
 static ek_tensor *tensor_over(ek_dtype dtype, ek_shape shape, int64_t numel, ek_storage *storage)
@@ -301,7 +294,7 @@ ek_tensor *ek_borrow(ek_dtype dtype, ek_shape shape, void *values, void (*releas
 ek_tensor *ek_tensor_clone(const ek_tensor *t)
 {
     if (!t) {
-        fail_null("clone");
+        ek_fail_null(EK_ERR_ARGUMENT, "clone", "tensor");
         return NULL;
     }
     ek_tensor *copy = tensor_new("clone", t->dtype, t->shape);
@@ -313,7 +306,7 @@ ek_tensor *ek_tensor_clone(const ek_tensor *t)
 ek_tensor *ek_tensor_cast(const ek_tensor *t, ek_dtype dtype)
 {
     if (!t) {
-        fail_null("cast");
+        ek_fail_null(EK_ERR_ARGUMENT, "cast", "tensor");
         return NULL;
     }
     ek_tensor *copy = tensor_new("cast", dtype, t->shape);
@@ -368,28 +361,28 @@ void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy)
 ek_dtype ek_tensor_dtype(const ek_tensor *t)
 {
     if (!t)
-        fail_null("tensor_dtype");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_dtype", "tensor");
     return t ? t->dtype : EK_F32;
 }
 
 ek_shape ek_tensor_shape(const ek_tensor *t)
 {
     if (!t)
-        fail_null("tensor_shape");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_shape", "tensor");
     return t ? t->shape : EK_SCALAR;
 }
 
 int ek_tensor_ndim(const ek_tensor *t)
 {
     if (!t)
-        fail_null("tensor_ndim");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_ndim", "tensor");
     return t ? t->shape.ndim : 0;
 }
 
 int64_t ek_tensor_dim(const ek_tensor *t, int axis)
 {
     if (!t) {
-        fail_null("tensor_dim");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_dim", "tensor");
         return -1;
     }
     int resolved = ek_axis_resolve(axis, t->shape.ndim);
@@ -403,7 +396,7 @@ int64_t ek_tensor_dim(const ek_tensor *t, int axis)
 int64_t ek_tensor_numel(const ek_tensor *t)
 {
     if (!t)
-        fail_null("tensor_numel");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_numel", "tensor");
     return t ? t->numel : 0;
 }
 
@@ -420,7 +413,7 @@ const void *ek_tensor_const_data(const ek_tensor *t)
 static void *typed_data(ek_tensor *t, ek_dtype dtype)
 {
     if (!t) {
-        fail_null("data");
+        ek_fail_null(EK_ERR_ARGUMENT, "data", "tensor");
         return NULL;
     }
     if (t->dtype != dtype) {
@@ -449,7 +442,7 @@ int64_t *ek_data_i64(ek_tensor *t)
 double ek_tensor_at(const ek_tensor *t, int64_t flat)
 {
     if (!t) {
-        fail_null("tensor_at");
+        ek_fail_null(EK_ERR_ARGUMENT, "tensor_at", "tensor");
         return NAN;
     }
     if (flat < 0 || flat >= t->numel) {
@@ -468,7 +461,7 @@ double ek_tensor_at(const ek_tensor *t, int64_t flat)
 double ek_item(const ek_tensor *t)
 {
     if (!t) {
-        fail_null("item");
+        ek_fail_null(EK_ERR_ARGUMENT, "item", "tensor");
         return NAN;
     }
     if (t->numel != 1) {

@@ -55,6 +55,7 @@ typedef struct ek_node {
     void *saved;       /* for the op: what forward leaves for backward, from ek_node_save() */
     ek_tape *tape;
     bool recorded;     /* a backward may follow */
+    const ek_lengths *const *lengths; /* [n_in] what each input carried, NULL where nothing; NULL: none carried any */
 } ek_node;
 
 /* An op of the library and one of yours are the same thing: a name, a shape rule, a forward and a backward.  The
@@ -70,6 +71,10 @@ struct ek_op {
     ek_status (*forward[2])(ek_node *node);
     ek_status (*backward[2])(ek_node *node);
     unsigned flags;
+    /* When an input carries lengths (tensor.h): says in *lengths which ones the output carries; it holds NULL on entry,
+     * for none.  node->out has its shape, and no values yet.  Left out: none.  ek_keep_lengths() is the rule of an op
+     * that treats every step alike. */
+    ek_status (*lengths)(const ek_node *node, const ek_lengths **lengths);
 };
 /* ek_op.flags: backward adds to the buffers it is given, which then hold zeros or the sum so far, instead of
  * overwriting them; for ops whose backward touches a small part of a large input. */
@@ -82,6 +87,11 @@ EK_API ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *
 /* In forward: memory that backward finds again as node->saved.  64-byte aligned, not cleared.  NULL on failure (return
  * EK_ERR_MEMORY then). */
 EK_API void *ek_node_save(ek_node *node, size_t bytes);
+/* The lengths that input i carried in the forward; NULL if none. */
+EK_API const ek_lengths *ek_node_lengths(const ek_node *node, int i);
+/* A rule for ek_op.lengths: the output carries what the inputs do, on the same axes.  EK_ERR_SHAPE when two inputs carry
+ * different ones; none when the output has not these axes. */
+EK_API ek_status ek_keep_lengths(const ek_node *node, const ek_lengths **lengths);
 /* Memory until the running forward or backward function returns.  NULL on failure. */
 EK_API void *ek_node_scratch(ek_node *node, size_t bytes);
 /* In backward: dL/d out, same layout as node->out. */
@@ -151,6 +161,32 @@ EK_API ek_tensor *ek_permute(ek_tape *tape, ek_tensor *x, ek_axes order);
 EK_API ek_tensor *ek_slice(ek_tape *tape, ek_tensor *x, int axis, int64_t start, int64_t stop);
 /* Joins n ≥ 1 tensors along an axis. */
 EK_API ek_tensor *ek_concat(ek_tape *tape, ek_tensor *const *xs, int n, int axis);
+
+/* ---- padded sequences -------------------------------------------------------------------------------------------- */
+/* The orders in which the valid steps of a padded tensor become rows. */
+typedef enum ek_row_order {
+    EK_ROWS_BY_SEQUENCE = 0, /* sequence after sequence, each in the order of time */
+    EK_ROWS_BY_STEP,         /* first steps of all sequences, then second steps, …: sequences from the longest to the
+                                shortest (equal ones in the order of the batch), so that the rows of a step are the
+                                sequences that have one */
+    EK_ROWS_BY_STEP_REVERSED /* the same with each sequence read from its end */
+} ek_row_order;
+/* The valid steps of x, which has to carry lengths (EK_ERR_STATE), as rows: (Σ lengths, other axes of x in their
+ * order…).  The padding gets no gradient. */
+EK_API ek_tensor *ek_pack(ek_tape *tape, ek_tensor *x, ek_row_order order);
+/* The way back: rows (Σ lengths, …) to a tensor with the lengths of `like`, its batch and time axis where `like` has
+ * them, and the other axes of `rows` around them; 0 in the padding.  `like` gives lengths and axes only. */
+EK_API ek_tensor *ek_unpack(ek_tape *tape, ek_tensor *rows, const ek_tensor *like, ek_row_order order);
+/* The same elements as x with the lengths of `like`, none where that carries none or is NULL: a view.  EK_ERR_SHAPE when
+ * the batch and time axis of `like` have another size in x. */
+EK_API ek_tensor *ek_with_lengths(ek_tape *tape, ek_tensor *x, const ek_tensor *like);
+/* x with zeros in the padding, through which no gradient flows; x itself when it carries no lengths. */
+EK_API ek_tensor *ek_zero_padding(ek_tape *tape, ek_tensor *x);
+
+typedef enum ek_time_pooling { EK_POOL_MEAN = 0, EK_POOL_MAX = 1, EK_POOL_LAST = 2 } ek_time_pooling;
+/* Takes the mean, the largest value (NaN wins) or the last one along an axis, which the output no longer has: over the
+ * valid steps where x carries lengths, whose time axis has to be this one (EK_ERR_SHAPE), over all elsewhere. */
+EK_API ek_tensor *ek_pool_time(ek_tape *tape, ek_tensor *x, int time_axis, ek_time_pooling pooling);
 
 /* ---- elementwise ------------------------------------------------------------------------------------------------ */
 EK_API ek_tensor *ek_exp(ek_tape *tape, ek_tensor *x);
@@ -255,6 +291,8 @@ typedef struct ek_switch_opts {
 
 typedef struct ek_normalize_opts {
     ek_view stats;              /* which elements share mean and variance */
+    const int64_t *stats_outer; /* [stats.batch] where `outer` differs from batch to batch (sequences packed one after
+                                   the other): their numbers, and stats.outer is 0; NULL elsewhere */
     ek_view affine;             /* which elements share weight and bias */
     double eps;                 /* inside the square root */
     bool center;                /* false: RMSNorm, m ≡ 0 and v = mean(x²) */
@@ -267,7 +305,7 @@ typedef struct ek_normalize_opts {
 typedef struct ek_normalize_stats {
     const double *mean, *var;
     int64_t groups;
-    int64_t count; /* elements per group */
+    int64_t count; /* elements per group; 0 where groups differ: stats_outer·inner of the group's batch then */
 } ek_normalize_stats;
 
 /* y = γ·(x − M)·(V + eps)^−½ + β, and γ ≡ 1, β ≡ 0 where weight or bias is NULL.  mean_weight and var_weight are the

@@ -79,7 +79,7 @@ EK_API ek_tensor *ek_from_array(ek_dtype dtype, ek_shape shape, const void *valu
  * once, when the last owner lets go (release may be NULL).  On failure release is not called. */
 EK_API ek_tensor *ek_borrow(ek_dtype dtype, ek_shape shape, void *values, void (*release)(void *values, void *user),
                             void *user);
-/* A copy with memory of its own, outside any tape, that requires no gradient. */
+/* A copy with memory of its own, outside any tape, that requires no gradient; it carries the lengths that t carries. */
 EK_API ek_tensor *ek_tensor_clone(const ek_tensor *t);
 /* The same, converted to another type (float to int64 truncates toward zero; a value int64 cannot hold is
  * EK_ERR_ARGUMENT). */
@@ -122,6 +122,33 @@ EK_API bool ek_tensor_all_close(const ek_tensor *a, const ek_tensor *b, double r
 EK_API ek_status ek_tensor_print(const ek_tensor *t, FILE *out);
 /* "(2, 3)"; returns `text`, or "" where that is NULL.  A buffer of 200 bytes holds any shape. */
 EK_API const char *ek_shape_text(ek_shape shape, char *text, size_t bytes);
+
+/* ---- padded sequences -------------------------------------------------------------------------------------------- */
+/* Sequences of different length stand in one tensor when each is padded to a common number of steps.  Such a tensor can
+ * carry which steps are valid.  Ops that keep the batch and the time axis pass that on; norms, recurrent layers, pooling
+ * over time and losses honour it: padded steps enter no statistic, give no gradient and come out as 0. */
+typedef struct ek_lengths {
+    int batch_axis, time_axis;
+    int64_t n, steps;      /* size of these axes */
+    int64_t total;         /* valid steps of all sequences together */
+    const int64_t *length; /* [n] valid steps of each sequence */
+    const int64_t *start;  /* [n + 1] sums of the lengths before it */
+    const int64_t *step;   /* [total] the valid steps themselves, sequence after sequence, each in ascending order */
+    bool leading;          /* every sequence is valid in its first steps: no mask with holes */
+} ek_lengths;
+
+/* Says that of sequence i (index along batch_axis) the first lengths[i] steps (along time_axis) are valid.  Values are
+ * copied; what t carried before is replaced.  Axes may count from the end.  EK_ERR_ARGUMENT for the same axis twice, one
+ * there is not, or a length outside 1 … steps; EK_ERR_SHAPE when n is not the size of the batch axis. */
+EK_API ek_status ek_tensor_set_lengths(ek_tensor *t, const int64_t *lengths, int64_t n, int batch_axis, int time_axis);
+/* The same for valid steps anywhere: mask[i·steps + s] is true where step s of sequence i is valid; n and steps are the
+ * sizes of the two axes.  A sequence without a valid step is EK_ERR_ARGUMENT. */
+EK_API ek_status ek_tensor_set_mask(ek_tensor *t, const bool *mask, int64_t n, int64_t steps, int batch_axis,
+                                    int time_axis);
+/* From here on every step of t counts as valid. */
+EK_API void ek_tensor_clear_lengths(ek_tensor *t);
+/* What t carries, or NULL.  Belongs to t, until its lengths are set again. */
+EK_API const ek_lengths *ek_tensor_lengths(const ek_tensor *t);
 
 /* ---- gradients of leaves ---------------------------------------------------------------------------------------- */
 /* A leaf is a float tensor that no op produced: a parameter, or an input of your own.  Tensors of a tape are refused

@@ -36,6 +36,17 @@ unsigned ek_broadcast_axes(ek_shape from, ek_shape to);
 /* Offset in a tensor of shape `from` of the element that broadcasts to row-major position `flat` of `to`. */
 int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 
+/* ---- lengths (lengths.c) ------------------------------------------------------------------------------------------ */
+/* EK_OK when all inputs that carry lengths carry the same; *common is the first's, NULL where there is none. */
+ek_status ek_common_lengths(const ek_node *node, const ek_lengths **common);
+/* A copy of `lengths` for other axes, in memory of the tape; NULL on failure. */
+const ek_lengths *ek_lengths_on_axes(ek_tape *tape, const ek_lengths *lengths, int batch_axis, int time_axis);
+/* A copy in memory of the tape, which outlives a change of the original; NULL on failure. */
+const ek_lengths *ek_lengths_on_tape(ek_tape *tape, const ek_lengths *lengths);
+/* n sequences of so many steps with these lengths (NULL: all of them valid), in memory of the tape; NULL on failure. */
+const ek_lengths *ek_lengths_make(ek_tape *tape, int batch_axis, int time_axis, int64_t n, int64_t steps,
+                                  const int64_t *length);
+
 /* ---- passing gradients on ---------------------------------------------------------------------------------------- */
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
  * instead of copying it where it can.  For an op in which one tensor may stand at most twice. */
@@ -63,7 +74,8 @@ ek_status ek_unary_backward_f64(ek_node *node);
         .op = {.name = #NAME,                                                                                          \
                .infer = INFER,                                                                                         \
                .forward = EK_BY_DTYPE(ek_unary_forward),                                                               \
-               .backward = EK_BY_DTYPE(ek_unary_backward)},                                                            \
+               .backward = EK_BY_DTYPE(ek_unary_backward),                                                             \
+               .lengths = ek_keep_lengths},                                                            \
         .forward_f32 = NAME##_forward_f32,                                                                             \
         .forward_f64 = NAME##_forward_f64,                                                                             \
         .backward_f32 = NAME##_backward_f32,                                                                           \

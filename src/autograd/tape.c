@@ -280,6 +280,8 @@ ek_tensor *ek_detach(ek_tape *tape, ek_tensor *x)
     if (!y || (!x->tape && ek_tape_retain(tape, x) != EK_OK))
         return ek_tape_fail(tape);
     y->data = x->data;
+    if (x->lengths && !(y->lengths = x->tape ? x->lengths : ek_lengths_on_tape(tape, x->lengths)))
+        return ek_tape_fail(tape);
     return y;
 }
 
@@ -312,6 +314,28 @@ static ek_status check_inputs(const ek_node *node, ek_dtype *real, bool *needs_g
                            ek_dtype_name(x->dtype), i);
         *real = x->dtype;
         seen = true;
+    }
+    return EK_OK;
+}
+
+/* Notes which inputs carry lengths.  Those of a leaf are copied: it may carry others by the time of the backward. */
+static ek_status note_lengths(ek_node *node)
+{
+    const ek_lengths **lengths = NULL;
+    for (int i = 0; i < node->n_in; i++) {
+        const ek_tensor *x = node->in[i];
+        if (!x || !x->lengths)
+            continue;
+        if (!lengths) {
+            lengths = ek_tape_alloc(node->tape, (size_t)node->n_in * sizeof *lengths);
+            if (!lengths)
+                return EK_ERR_MEMORY;
+            memset(lengths, 0, (size_t)node->n_in * sizeof *lengths);
+            node->lengths = lengths;
+        }
+        lengths[i] = x->tape ? x->lengths : ek_lengths_on_tape(node->tape, x->lengths);
+        if (!lengths[i])
+            return EK_ERR_MEMORY;
     }
     return EK_OK;
 }
@@ -366,7 +390,7 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
     const ek_op *op = draft->node.op;
     ek_dtype real;
     bool needs_grad;
-    if (check_inputs(&draft->node, &real, &needs_grad) != EK_OK)
+    if (check_inputs(&draft->node, &real, &needs_grad) != EK_OK || note_lengths(&draft->node) != EK_OK)
         return NULL;
     draft->real = real;
     ek_dtype dtype = draft->node.in[0]->dtype;
@@ -394,6 +418,9 @@ static ek_tensor *apply(ek_record *draft, size_t attribute_bytes)
             return NULL;
     }
     record->node.out = out;
+    if (record->node.lengths && op->lengths &&
+        ek_op_result(op, "lengths", op->lengths(&record->node, &out->lengths), errors) != EK_OK)
+        return NULL;
     ek_status status = ek_op_result(op, "forward", op->forward[real](&record->node), errors);
     ek_release_scratch(record);
     if (status != EK_OK)

@@ -69,6 +69,9 @@ struct ek_tensor {
     ek_tensor *grad; /* of a leaf: its gradient, kept once made */
     void *grad_data; /* of a leaf: grad's elements; of an intermediate: its gradient while backward needs it */
     bool has_grad;   /* the gradient holds a value */
+    const ek_lengths *lengths; /* which steps are valid, or NULL; in a leaf's own memory, or in the tape's */
+    void *lengths_memory;      /* of a leaf, and its size: kept for the next ones */
+    size_t lengths_bytes;
 };
 
 /* A new tensor with memory of its own, values undefined. */
@@ -93,6 +96,19 @@ void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy);
 void ek_fill(ek_tensor *t, double value);
 /* Makes sure that a leaf has grad_data; has_grad says whether it holds a value. */
 ek_status ek_tensor_need_grad_buffer(ek_tensor *leaf);
+
+/* ---- lengths (lengths.c) ---------------------------------------------------------------------------------------- */
+/* The memory of lengths: at most n·steps valid steps fit, so that it can be filled anew for the same n and steps. */
+size_t ek_lengths_bytes(int64_t n, int64_t steps);
+/* A copy in that much memory, made elsewhere. */
+const ek_lengths *ek_lengths_copy_to(void *memory, const ek_lengths *lengths);
+/* The sequences are valid in their first length[i] ≥ 0 steps.  `memory` as above, not overlapping `length`. */
+const ek_lengths *ek_lengths_fill(void *memory, int batch_axis, int time_axis, int64_t n, int64_t steps,
+                                  const int64_t *length);
+/* The same steps are valid; axes do not matter. */
+bool ek_lengths_equal(const ek_lengths *a, const ek_lengths *b);
+/* `to` carries what `from` does.  Both outside any tape, of one shape. */
+ek_status ek_lengths_clone(ek_tensor *to, const ek_tensor *from);
 
 /* ---- random numbers (rng.c) ------------------------------------------------------------------------------------- */
 /* The 128 bits of block `counter` of stream `key`. */

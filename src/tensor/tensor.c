@@ -154,6 +154,7 @@ void ek_tensor_free(ek_tensor *t)
         return;
     ek_tensor_free(t->grad);
     storage_release(t->storage);
+    ek_release(t->lengths_memory);
     ek_release(t);
 }
 
@@ -291,6 +292,16 @@ ek_tensor *ek_borrow(ek_dtype dtype, ek_shape shape, void *values, void (*releas
     return t;
 }
 
+/* A new copy with the lengths of what it was copied from; NULL after freeing it when memory is short. */
+static ek_tensor *with_lengths_of(ek_tensor *copy, const ek_tensor *from)
+{
+    if (copy && ek_lengths_clone(copy, from) != EK_OK) {
+        ek_tensor_free(copy);
+        return NULL;
+    }
+    return copy;
+}
+
 ek_tensor *ek_tensor_clone(const ek_tensor *t)
 {
     if (!t) {
@@ -300,7 +311,7 @@ ek_tensor *ek_tensor_clone(const ek_tensor *t)
     ek_tensor *copy = tensor_new("clone", t->dtype, t->shape);
     if (copy && t->numel)
         memcpy(copy->data, t->data, ek_tensor_bytes(t));
-    return copy;
+    return with_lengths_of(copy, t);
 }
 
 ek_tensor *ek_tensor_cast(const ek_tensor *t, ek_dtype dtype)
@@ -329,7 +340,7 @@ ek_tensor *ek_tensor_cast(const ek_tensor *t, ek_dtype dtype)
             break;
         }
     }
-    return copy;
+    return with_lengths_of(copy, t);
 }
 
 ek_status ek_tensor_convert(ek_tensor *t, ek_dtype dtype)
@@ -353,6 +364,7 @@ void ek_tensor_adopt(ek_tensor *t, ek_tensor *copy)
     t->dtype = copy->dtype;
     t->storage = copy->storage;
     t->data = copy->data;
+    ek_release(copy->lengths_memory);
     ek_release(copy);
 }
 

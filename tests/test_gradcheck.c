@@ -41,6 +41,23 @@ static ek_tensor *reals(run_state *state, ek_shape shape, const double *values)
     return state->constants[state->n_constants++] = constant;
 }
 
+/* x, a tensor of the tape, with lengths along its time axis. */
+static ek_tensor *padded(ek_tape *t, ek_tensor *x, int batch_axis, int time_axis, const int64_t *lengths)
+{
+    if (x)
+        x->lengths = ek_lengths_make(t, batch_axis, time_axis, x->shape.dim[batch_axis], x->shape.dim[time_axis],
+                                     lengths);
+    return x;
+}
+
+/* From rows to a padded tensor whose lengths, of n sequences of so many steps, stand on these axes. */
+static ek_tensor *unpacked(ek_tape *t, ek_tensor *rows, int batch_axis, int time_axis, int64_t n, int64_t steps,
+                           const int64_t *lengths, ek_row_order order)
+{
+    ek_tensor like = {.tape = t, .lengths = ek_lengths_make(t, batch_axis, time_axis, n, steps, lengths)};
+    return ek_unpack(t, rows, &like, order);
+}
+
 static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_view stats, ek_view affine,
                             bool center, ek_tensor *mean, ek_tensor *var)
 {
@@ -72,6 +89,10 @@ static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_
 #define x2 x[2]
 #define x3 x[3]
 #define x4 x[4]
+/* Lengths of the sequences along the batch axis. */
+#define PADDED(x, batch_axis, time_axis, ...) padded(t, x, batch_axis, time_axis, (const int64_t[]){__VA_ARGS__})
+#define UNPACKED(rows, batch_axis, time_axis, n, steps, order, ...)                                                    \
+    unpacked(t, rows, batch_axis, time_axis, n, steps, (const int64_t[]){__VA_ARGS__}, order)
 #define LIST(...) {__VA_ARGS__}
 
 #define CASE(op, label, domain, shapes, expression)                                                                    \

@@ -194,6 +194,14 @@ typedef enum ek_recurrent_norm {
     EK_RECURRENT_BATCH_NORM = 2
 } ek_recurrent_norm;
 
+/* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
+typedef enum ek_norm_statistics {
+    EK_STATS_AUTO = 0, /* the batch's in training, the running ones in evaluation (default) */
+    EK_STATS_BATCH,    /* always the batch's; training still updates the running ones */
+    EK_STATS_RUNNING,  /* always the running ones; training still updates them */
+    EK_STATS_FROZEN    /* always the running ones, which never move */
+} ek_norm_statistics;
+
 typedef struct ek_recurrent_opts {
     int64_t num_layers;            /* default 1 */
     bool bias;                     /* default true; also the norms' biases */
@@ -245,13 +253,6 @@ EK_API ek_tensor *ek_recurrent_forward(ek_module *layer, ek_tape *tape, ek_tenso
  * (SS/(n−1)).
  */
 
-/* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
-typedef enum ek_norm_statistics {
-    EK_STATS_AUTO = 0, /* the batch's in training, the running ones in evaluation (default) */
-    EK_STATS_BATCH,    /* always the batch's; training still updates the running ones */
-    EK_STATS_RUNNING,  /* always the running ones; training still updates them */
-    EK_STATS_FROZEN    /* always the running ones, which never move */
-} ek_norm_statistics;
 /* Sets it for every norm with running buffers at or below `module`; independent of whether γ and β are trained.
  * EK_ERR_ARGUMENT when there is no such norm. */
 EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice);

@@ -31,6 +31,15 @@ static bool set_option(const char *program, const option *o, const char *text)
         *(const char **)o->value = text;
         return true;
     }
+    if (o->kind == OPTION_LIST) {
+        option_list *list = o->value;
+        if (list->n == MOST_LISTED) {
+            fprintf(stderr, "%s: --%s: expected at most %d of them\n", program, o->name, MOST_LISTED);
+            return false;
+        }
+        list->text[list->n++] = text;
+        return true;
+    }
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
@@ -139,13 +148,34 @@ FILE *open_output(const char *folder, const char *name, char *path, size_t bytes
     return file;
 }
 
-bool run_gnuplot(const char *script_path)
+bool close_output(FILE *file, const char *path)
+{
+    const bool written = !ferror(file);
+    if (fclose(file) == 0 && written)
+        return true;
+    fprintf(stderr, "writing %s failed\n", path);
+    return false;
+}
+
+/* False when there is no gnuplot; its own errors go to stderr. */
+static bool run_gnuplot(const char *script_path)
 {
     if (system("command -v gnuplot >/dev/null 2>&1") != 0)
         return false;
     char command[1024];
     snprintf(command, sizeof command, "gnuplot '%s'", script_path);
     return system(command) == 0;
+}
+
+bool finish_plot(FILE *script, const char *path, const char *folder, const char *image)
+{
+    if (!close_output(script, path))
+        return false;
+    if (run_gnuplot(path))
+        printf("Plot: %s/%s\n", folder, image);
+    else
+        printf("Plot: not drawn; with gnuplot (package gnuplot-nox): gnuplot %s\n", path);
+    return true;
 }
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */

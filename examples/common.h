@@ -5,9 +5,16 @@
 #include <evenkeel/evenkeel.h>
 #include <stdio.h>
 
-typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_TEXT } option_kind;
+typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_TEXT, OPTION_LIST } option_kind;
 
-/* --name ARGUMENT; value points to a bool, an int64_t of at least `least`, or a const char *. */
+/* What an option that may be given several times has collected. */
+enum { MOST_LISTED = 16 };
+typedef struct option_list {
+    const char *text[MOST_LISTED];
+    int n;
+} option_list;
+
+/* --name ARGUMENT; value points to a bool, an int64_t of at least `least`, a const char * or an option_list. */
 typedef struct option {
     const char *name, *argument;
     option_kind kind;
@@ -37,8 +44,12 @@ bool make_folder(const char *folder);
 /* Opens folder/name for writing, making the folder if need be; its path is left in `path`.  NULL after a message. */
 FILE *open_output(const char *folder, const char *name, char *path, size_t bytes);
 
-/* Hands a script to gnuplot.  False (and no message) when there is no gnuplot; its own errors go to stderr. */
-bool run_gnuplot(const char *script_path);
+/* Closes what open_output() opened; false after a message when something could not be written. */
+bool close_output(FILE *file, const char *path);
+
+/* Closes a gnuplot script, runs it where there is a gnuplot, and says on stdout where the image is or how to get it.
+ * False after a message when the script could not be written. */
+bool finish_plot(FILE *script, const char *path, const char *folder, const char *image);
 
 /* Calls job(context, i) for i = 0 … n−1 on as many threads as the kernels would use, each job with serial kernels, so
  * what a job computes does not depend on how many run beside it. */

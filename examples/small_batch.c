@@ -313,10 +313,8 @@ static bool write_csv(const experiment *e, const char *folder)
             for (int s = 0; s < e->seeds; s++)
                 fprintf(csv, "%s,%lld,%lld,%.4f,%.4f\n", norms[n], (long long)batches[b], (long long)(e->seed + s),
                         e->results[n][b][s].train_error, e->results[n][b][s].test_error);
-    if (fclose(csv) != 0) {
-        fprintf(stderr, "writing %s failed\n", path);
+    if (!close_output(csv, path))
         return false;
-    }
     printf("\nEvery run: %s\n", path);
     return true;
 }
@@ -348,15 +346,7 @@ static bool draw(const experiment *e, const char *folder)
         fprintf(script, "%s$%s using 1:2:3 with yerrorlines lw 2 pt %d lc rgb '%s' title '%s'", n ? ", \\\n     " : "",
                 norms[n], n + 4, colours[n], n == 3 ? "IN (not after fc)" : norms[n]);
     fprintf(script, "\n");
-    if (fclose(script) != 0) {
-        fprintf(stderr, "writing %s failed\n", path);
-        return false;
-    }
-    if (run_gnuplot(path))
-        printf("Plot: %s/small_batch.png\n", folder);
-    else
-        printf("Plot: not drawn; with gnuplot (package gnuplot-nox): gnuplot %s\n", path);
-    return true;
+    return finish_plot(script, path, folder, "small_batch.png");
 }
 
 /* Room for the probes' sums; false when there is none. */

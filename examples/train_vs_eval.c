@@ -163,15 +163,7 @@ static bool draw_path(const char *folder, const char *csv_path)
                 "'' skip 1 every %d::%d using 1:5 with lines dt 3 lc %d notitle",
                 i ? ", \\\n     " : "", csv_path, FEATURES, i, i + 1, i, FEATURES, i, i + 1);
     fprintf(script, "\n");
-    if (fclose(script) != 0) {
-        fprintf(stderr, "writing %s failed\n", path);
-        return false;
-    }
-    if (run_gnuplot(path))
-        printf("Plot: %s/train_vs_eval.png\n", folder);
-    else
-        printf("Plot: not drawn; with gnuplot (package gnuplot-nox): gnuplot %s\n", path);
-    return true;
+    return finish_plot(script, path, folder, "train_vs_eval.png");
 }
 
 int main(int argc, char **argv)

@@ -169,30 +169,11 @@ EK_API ek_embedding_layer_opts ek_embedding_layer_opts_default(void);
 EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_dim,
                                      const ek_embedding_layer_opts *opts);
 
-/* ---- recurrent layers -------------------------------------------------------------------------------------------- */
-/* Where sequences stand: to be said, since (N, T, D) and (T, N, D) look alike. */
-typedef enum ek_sequence_layout {
-    EK_BATCH_FIRST = 1, /* (N, T, D) */
-    EK_TIME_FIRST = 2   /* (T, N, D) */
-} ek_sequence_layout;
-
-typedef enum ek_nonlinearity { EK_NONLINEARITY_TANH = 0, EK_NONLINEARITY_RELU = 1 } ek_nonlinearity;
-
-/* What is normalized inside the cell.  N stands for a norm with a gain and a bias of its own:
- *   RNN   h = f(N(W_ih·x) + N(W_hh·h))
- *   LSTM  (i, f, g, o) = N(W_ih·x) + N(W_hh·h);  c = σ(f)·c + σ(i)·tanh(g);  h = σ(o)·tanh(N(c))
- *   GRU   (r, z, n) with r, z = σ(N(W_ih·x) + N(W_hh·h)), n = tanh(N(W_ih·x) + r·N(W_hh·h));  h = (1 − z)·n + z·h */
-typedef enum ek_recurrent_norm {
-    EK_RECURRENT_NO_NORM = 0,
-    /* Over the units of one step of one sequence (Ba, Kiros, Hinton 2016, arXiv:1607.06450): all four gates of an LSTM
-     * together; of a GRU r and z together and n by itself. */
-    EK_RECURRENT_LAYER_NORM = 1,
-    /* Over the batch, with statistics of its own for each time step (Cooijmans et al. 2017, arXiv:1603.09025): over the
-     * sequences that have this step.  Fewer than two of them, and evaluation, use the running statistics of the step: of
-     * the last one before it that has some, for steps that never had two sequences or lie beyond max_steps.  Backward
-     * in time, steps count from the end of each sequence. */
-    EK_RECURRENT_BATCH_NORM = 2
-} ek_recurrent_norm;
+/* ---- the norm family --------------------------------------------------------------------------------------------
+ * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β:
+ * docs/norms-internals.md.  The variance is biased (SS/n) for normalizing; running_var takes the unbiased one
+ * (SS/(n−1)).
+ */
 
 /* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
 typedef enum ek_norm_statistics {
@@ -201,58 +182,6 @@ typedef enum ek_norm_statistics {
     EK_STATS_RUNNING,  /* always the running ones; training still updates them */
     EK_STATS_FROZEN    /* always the running ones, which never move */
 } ek_norm_statistics;
-
-typedef struct ek_recurrent_opts {
-    int64_t num_layers;            /* default 1 */
-    bool bias;                     /* default true; also the norms' biases */
-    double dropout;                /* on the output of every layer but the last, in training; default 0 */
-    bool bidirectional;            /* a second pass from each sequence's end; outputs side by side; default false */
-    ek_nonlinearity nonlinearity;  /* of ek_rnn; default tanh */
-    ek_recurrent_norm norm;        /* default EK_RECURRENT_NO_NORM */
-    double eps;                    /* of the norm; default 1e-5 */
-    double momentum;               /* BatchNorm's update fraction, or EK_MOMENTUM_CUMULATIVE; default 0.1 */
-    int64_t max_steps;             /* BatchNorm keeps running statistics for so many steps; default 64 */
-    ek_norm_statistics statistics; /* BatchNorm's choice; default EK_STATS_AUTO */
-} ek_recurrent_opts;
-EK_API ek_recurrent_opts ek_recurrent_opts_default(void);
-
-/* Elman's RNN, h = f(W_ih·x + b_ih + W_hh·h + b_hh), LSTM and GRU as torch.nn has them: names, gate order (i, f, g, o;
- * r, z, n), uniform initialisation in ±1/√hidden_size.  (N, T, input) or (T, N, input) → the same with hidden_size, or
- * twice that for both directions, in place of input.
- *
- * Where x carries lengths (for this batch and time axis; else EK_ERR_SHAPE) each sequence is run over its valid steps
- * alone: the output is 0 in the padding and carries the lengths, the final state is that of the last valid step, and
- * nothing flows into the padding.  Work is proportional to Σ lengths.
- *
- * Parameters of layer k: weight_ih_lk, weight_hh_lk, bias_ih_lk, bias_hh_lk, and with _reverse for the second direction.
- * With a norm bias_ih and bias_hh are the norms' biases, which start at 0, beside gain_ih_lk and gain_hh_lk, and for an
- * LSTM gain_c_lk, bias_c_lk; gains start at 1 (LayerNorm) or 0.1 (BatchNorm, as its authors advise).  BatchNorm's
- * buffers: running_mean_ih_lk, running_var_ih_lk, … _hh_lk, … _c_lk (max_steps, units), num_batches_tracked_lk
- * (max_steps). */
-EK_API ek_module *ek_rnn(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
-                         const ek_recurrent_opts *opts);
-EK_API ek_module *ek_lstm(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
-                          const ek_recurrent_opts *opts);
-EK_API ek_module *ek_gru(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
-                         const ek_recurrent_opts *opts);
-
-/* States of all layers, (num_layers·directions, N, hidden_size), in the order layer 0 forward, layer 0 reverse, layer 1
- * forward, …; c is the LSTM's cell state, NULL for the others. */
-typedef struct ek_recurrent_state {
-    ek_tensor *h, *c;
-} ek_recurrent_state;
-/* ek_forward() of a recurrent layer with states: `initial` (NULL, or NULL members: zeros), and `final` (may be NULL),
- * which receives tensors of the tape, each sequence's state after its last valid step.  Clone what is to be the initial
- * state of another tape's forward. */
-EK_API ek_tensor *ek_recurrent_forward(ek_module *layer, ek_tape *tape, ek_tensor *x,
-                                       const ek_recurrent_state *initial, ek_recurrent_state *final);
-
-/* ---- the norm family --------------------------------------------------------------------------------------------
- * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β:
- * docs/norms-internals.md.  The variance is biased (SS/n) for normalizing; running_var takes the unbiased one
- * (SS/(n−1)).
- */
-
 /* Sets it for every norm with running buffers at or below `module`; independent of whether γ and β are trained.
  * EK_ERR_ARGUMENT when there is no such norm. */
 EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice);
@@ -338,6 +267,76 @@ EK_API ek_switchable_norm_opts ek_switchable_norm_opts_default(void);
 EK_API ek_module *ek_switchable_norm1d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts);
+
+/* ---- recurrent layers -------------------------------------------------------------------------------------------- */
+/* Where sequences stand: to be said, since (N, T, D) and (T, N, D) look alike. */
+typedef enum ek_sequence_layout {
+    EK_BATCH_FIRST = 1, /* (N, T, D) */
+    EK_TIME_FIRST = 2   /* (T, N, D) */
+} ek_sequence_layout;
+
+typedef enum ek_nonlinearity { EK_NONLINEARITY_TANH = 0, EK_NONLINEARITY_RELU = 1 } ek_nonlinearity;
+
+/* What is normalized inside the cell.  N stands for a norm with a gain and a bias of its own:
+ *   RNN   h = f(N(W_ih·x) + N(W_hh·h))
+ *   LSTM  (i, f, g, o) = N(W_ih·x) + N(W_hh·h);  c = σ(f)·c + σ(i)·tanh(g);  h = σ(o)·tanh(N(c))
+ *   GRU   (r, z, n) with r, z = σ(N(W_ih·x) + N(W_hh·h)), n = tanh(N(W_ih·x) + r·N(W_hh·h));  h = (1 − z)·n + z·h */
+typedef enum ek_recurrent_norm {
+    EK_RECURRENT_NO_NORM = 0,
+    /* Over the units of one step of one sequence (Ba, Kiros, Hinton 2016, arXiv:1607.06450): all four gates of an LSTM
+     * together; of a GRU r and z together and n by itself. */
+    EK_RECURRENT_LAYER_NORM = 1,
+    /* Over the batch, with statistics of its own for each time step (Cooijmans et al. 2017, arXiv:1603.09025): over the
+     * sequences that have this step.  Fewer than two of them, and evaluation, use the running statistics of the step: of
+     * the last one before it that has some, for steps that never had two sequences or lie beyond max_steps.  Backward
+     * in time, steps count from the end of each sequence. */
+    EK_RECURRENT_BATCH_NORM = 2
+} ek_recurrent_norm;
+
+typedef struct ek_recurrent_opts {
+    int64_t num_layers;            /* default 1 */
+    bool bias;                     /* default true; also the norms' biases */
+    double dropout;                /* on the output of every layer but the last, in training; default 0 */
+    bool bidirectional;            /* a second pass from each sequence's end; outputs side by side; default false */
+    ek_nonlinearity nonlinearity;  /* of ek_rnn; default tanh */
+    ek_recurrent_norm norm;        /* default EK_RECURRENT_NO_NORM */
+    double eps;                    /* of the norm; default 1e-5 */
+    double momentum;               /* BatchNorm's update fraction, or EK_MOMENTUM_CUMULATIVE; default 0.1 */
+    int64_t max_steps;             /* BatchNorm keeps running statistics for so many steps; default 64 */
+    ek_norm_statistics statistics; /* BatchNorm's choice; default EK_STATS_AUTO */
+} ek_recurrent_opts;
+EK_API ek_recurrent_opts ek_recurrent_opts_default(void);
+
+/* Elman's RNN, h = f(W_ih·x + b_ih + W_hh·h + b_hh), LSTM and GRU as torch.nn has them: names, gate order (i, f, g, o;
+ * r, z, n), uniform initialisation in ±1/√hidden_size.  (N, T, input) or (T, N, input) → the same with hidden_size, or
+ * twice that for both directions, in place of input.
+ *
+ * Where x carries lengths (for this batch and time axis; else EK_ERR_SHAPE) each sequence is run over its valid steps
+ * alone: the output is 0 in the padding and carries the lengths, the final state is that of the last valid step, and
+ * nothing flows into the padding.  Work is proportional to Σ lengths.
+ *
+ * Parameters of layer k: weight_ih_lk, weight_hh_lk, bias_ih_lk, bias_hh_lk, and with _reverse for the second direction.
+ * With a norm bias_ih and bias_hh are the norms' biases, which start at 0, beside gain_ih_lk and gain_hh_lk, and for an
+ * LSTM gain_c_lk, bias_c_lk; gains start at 1 (LayerNorm) or 0.1 (BatchNorm, as its authors advise).  BatchNorm's
+ * buffers: running_mean_ih_lk, running_var_ih_lk, … _hh_lk, … _c_lk (max_steps, units), num_batches_tracked_lk
+ * (max_steps). */
+EK_API ek_module *ek_rnn(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
+                         const ek_recurrent_opts *opts);
+EK_API ek_module *ek_lstm(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
+                          const ek_recurrent_opts *opts);
+EK_API ek_module *ek_gru(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
+                         const ek_recurrent_opts *opts);
+
+/* States of all layers, (num_layers·directions, N, hidden_size), in the order layer 0 forward, layer 0 reverse, layer 1
+ * forward, …; c is the LSTM's cell state, NULL for the others. */
+typedef struct ek_recurrent_state {
+    ek_tensor *h, *c;
+} ek_recurrent_state;
+/* ek_forward() of a recurrent layer with states: `initial` (NULL, or NULL members: zeros), and `final` (may be NULL),
+ * which receives tensors of the tape, each sequence's state after its last valid step.  Clone what is to be the initial
+ * state of another tape's forward. */
+EK_API ek_tensor *ek_recurrent_forward(ek_module *layer, ek_tape *tape, ek_tensor *x,
+                                       const ek_recurrent_state *initial, ek_recurrent_state *final);
 
 #ifdef __cplusplus
 }

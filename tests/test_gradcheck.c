@@ -1,9 +1,9 @@
 /* Every registered op has a backward and rows in op_cases.def, and every row passes the gradient check at 1e-7. */
-#include "op.h"
+#include "recurrent.h"
 #include "support.h"
 
 typedef enum domain { ANY, POSITIVE, DISTINCT } domain;
-enum { MAX_INPUTS = 6, MAX_CONSTANTS = 8 };
+enum { MAX_INPUTS = 10, MAX_CONSTANTS = 8 };
 
 /* What a row needs while it runs: the integer tensors its expression made. */
 typedef struct run_state {
@@ -58,6 +58,26 @@ static ek_tensor *unpacked(ek_tape *t, ek_tensor *rows, int batch_axis, int time
     return ek_unpack(t, rows, &like, order);
 }
 
+/* A recurrent op on three sequences of 2, 3 and 1 steps; in batch mode BatchNorm takes running statistics at the last
+ * step alone, which has one sequence. */
+static ek_tensor *cell(ek_tape *t, run_state *state, const ek_op *op, cell_norm norm, bool batch, bool relu,
+                       ek_row_order order, ek_tensor *const *in)
+{
+    static const int64_t lengths[3] = {2, 3, 1}, running_step[3] = {0, 1, 0};
+    const ek_lengths *valid = ek_lengths_make(t, 0, 1, 3, 3, lengths);
+    cell_attributes attributes = {.rows = ek_rows_make(t, valid, order), .norm = norm, .eps = 1e-2,
+                                  .batch_statistics = batch, .relu = relu, .running_step = running_step};
+    for (int site = 0; norm == CELL_BATCH_NORM && site < CELL_SITES; site++) {
+        const int64_t units = in[1]->shape.dim[site == SITE_C];
+        ek_tensor *mean = ek_full(EK_F64, EK_SHAPE(2, units), 0.1), *var = ek_full(EK_F64, EK_SHAPE(2, units), 0.7);
+        ck_made(mean);
+        ck_made(var);
+        attributes.running_mean[site] = state->constants[state->n_constants++] = mean;
+        attributes.running_var[site] = state->constants[state->n_constants++] = var;
+    }
+    return ek_apply_cell(t, op, in, &attributes);
+}
+
 static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_view stats, ek_view affine,
                             bool center, ek_tensor *mean, ek_tensor *var)
 {
@@ -93,6 +113,13 @@ static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_
 #define PADDED(x, batch_axis, time_axis, ...) padded(t, x, batch_axis, time_axis, (const int64_t[]){__VA_ARGS__})
 #define UNPACKED(rows, batch_axis, time_axis, n, steps, order, ...)                                                    \
     unpacked(t, rows, batch_axis, time_axis, n, steps, (const int64_t[]){__VA_ARGS__}, order)
+#define CELL(op, norm, batch, relu, order, ...)                                                                        \
+    cell(t, state, ek_op_##op, norm, batch, relu, order, (ek_tensor *[CELL_INPUTS]){__VA_ARGS__})
+#define x5 x[5]
+#define x6 x[6]
+#define x7 x[7]
+#define x8 x[8]
+#define x9 x[9]
 #define LIST(...) {__VA_ARGS__}
 
 #define CASE(op, label, domain, shapes, expression)                                                                    \

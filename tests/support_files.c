@@ -94,10 +94,22 @@ unsigned char *read_file(const char *path, size_t *n)
     return bytes;
 }
 
+static bool have_shared(const char *test, const char *file, const char *what)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", SHARED_DATA_DIR, file);
+    const bool there = access(path, R_OK) == 0;
+    if (!there)
+        printf("SKIPPED %s: there are no %s in %s: no %s\n", test, what, SHARED_DATA_DIR, file);
+    return there;
+}
+
 bool have_mnist(const char *test)
 {
-    if (access(SHARED_DATA_DIR "/mnist/train-labels-idx1-ubyte.gz", R_OK) == 0)
-        return true;
-    printf("SKIPPED %s: there is no MNIST in %s/mnist\n", test, SHARED_DATA_DIR);
-    return false;
+    return have_shared(test, "mnist/train-labels-idx1-ubyte.gz", "MNIST files");
+}
+
+bool have_names(const char *test)
+{
+    return have_shared(test, "names/Arabic.txt", "names");
 }

@@ -22,5 +22,7 @@ unsigned char *read_file(const char *path, size_t *n);
 
 /* Is there a folder SHARED_DATA_DIR/mnist?  Says so on stdout when there is not: the caller returns. */
 bool have_mnist(const char *test);
+/* The same for the surnames in SHARED_DATA_DIR/names. */
+bool have_names(const char *test);
 
 #endif

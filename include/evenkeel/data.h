@@ -1,4 +1,4 @@
-/* Data sets (IDX files, tensors, the embedded glyphs) and the shuffling mini-batch loader. */
+/* Data sets (IDX files, tensors, the embedded glyphs), labelled texts, and the shuffling mini-batch loaders. */
 #ifndef EVENKEEL_DATA_H
 #define EVENKEEL_DATA_H
 
@@ -58,6 +58,47 @@ EK_API int64_t ek_dataset_num_classes(const ek_dataset *data);
 EK_API ek_tensor *ek_dataset_x(const ek_dataset *data);
 EK_API ek_tensor *ek_dataset_y(const ek_dataset *data);
 EK_API void ek_dataset_free(ek_dataset *data);
+
+/* ---- labelled texts ---------------------------------------------------------------------------------------------- */
+/* N texts, none of them empty, each with the label of its class; classes have names.  All strings are UTF-8 and end
+ * with a NUL.  Invalid UTF-8 (overlong forms, surrogates, code points above U+10FFFF and NUL bytes included) is
+ * EK_ERR_FORMAT; for files the message names file, line and column, which counts characters.
+ *
+ * Files: a byte order mark at the start is skipped; a line ends with LF, CR LF or the file; blanks (space, tab, CR, VT,
+ * FF) around a text are no part of it; blank lines are skipped.  EK_ERR_IO for what the system refuses. */
+typedef struct ek_text ek_text;
+
+/* A folder with one file per class, CLASS.txt, one text per line.  Classes are in the order of their names' bytes;
+ * other files and hidden ones are passed over.  No such file, or one without a text, is EK_ERR_FORMAT. */
+EK_API ek_text *ek_text_from_folder(const char *folder);
+/* A file of lines LABEL separator TEXT, cut at the first separator (printable ASCII or a tab).  Classes are the labels,
+ * in the order of their bytes.  A line without a separator, a label or a text, and a file without lines, are
+ * EK_ERR_FORMAT. */
+EK_API ek_text *ek_text_from_lines(const char *path, char separator);
+/* Copies n ≥ 1 texts, their labels, 0 … num_classes−1, and the names of the classes, no two the same. */
+EK_API ek_text *ek_text_from_arrays(const char *const *texts, const int64_t *labels, int64_t n,
+                                    const char *const *class_names, int64_t num_classes);
+
+/* Both are 0 for NULL. */
+EK_API int64_t ek_text_size(const ek_text *text);
+EK_API int64_t ek_text_num_classes(const ek_text *text);
+/* Text i, its label, the name of a class.  NULL, or −1, with EK_ERR_ARGUMENT where there is none. */
+EK_API const char *ek_text_at(const ek_text *text, int64_t i);
+EK_API int64_t ek_text_label(const ek_text *text, int64_t i);
+EK_API const char *ek_text_class_name(const ek_text *text, int64_t label);
+EK_API void ek_text_free(ek_text *text);
+
+/* Splits at random into two new sets that know the same classes and keep the order of the texts.  Stratified: of a
+ * class of n texts, floor(test_fraction·n + ½) come into the test set, at least 1 and at most n−1.  Texts of a class
+ * that are equal stay together, so that no text is tested that was trained on: they go where they fit, and the test set
+ * gets fewer than that where they do not (and more than that only where the rarest text of a class alone is more).
+ * Equal texts of different classes may be parted.  A class without texts stays without; one whose texts are all equal
+ * is EK_ERR_ARGUMENT.
+ *
+ * Who goes where is a function of the seed, the class's name and its texts, whatever other classes there are and in
+ * whichever order the texts stand. */
+EK_API ek_status ek_text_split(const ek_text *text, double test_fraction, uint64_t seed, ek_text **train,
+                               ek_text **test);
 
 /* ---- mini-batches ------------------------------------------------------------------------------------------------ */
 typedef struct ek_loader ek_loader;

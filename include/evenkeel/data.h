@@ -112,12 +112,15 @@ typedef struct ek_loader_opts {
 } ek_loader_opts;
 EK_API ek_loader_opts ek_loader_opts_default(void);
 
-/* One mini-batch.  The tensors belong to the loader and hold these values until its next call; clone what has to
- * last.  An epoch's smaller (or merged) last batch is another pair of tensors. */
+/* One mini-batch.  All belongs to the loader and holds until its next call; clone what has to last.  An ek_loader's
+ * smaller (or merged) last batch is another pair of tensors; an ek_sequence_loader has one pair, whose shape changes. */
 typedef struct ek_batch {
     ek_tensor *x; /* (size, …) */
     ek_tensor *y; /* (size) labels or (size, …) targets */
     int64_t size;
+    const int64_t *indices; /* [size] which samples of the data these are */
+    const int64_t *lengths; /* [size] of sequences, which x carries too; else NULL */
+    int64_t steps;          /* of sequences: to how many they are padded; else 0 */
 } ek_batch;
 
 /* Walks over `data` in mini-batches of `batch_size` ≥ 1 samples; more than there are is EK_ERR_ARGUMENT.  The tensors
@@ -141,6 +144,67 @@ typedef struct ek_loader_state {
 EK_API ek_loader_state ek_loader_get_state(const ek_loader *loader);
 /* EK_ERR_ARGUMENT, and nothing moves, for an epoch below 0 or a batch outside 0 … num_batches. */
 EK_API ek_status ek_loader_set_state(ek_loader *loader, ek_loader_state state);
+
+/* ---- vocabularies ------------------------------------------------------------------------------------------------ */
+/* The distinct characters (Unicode code points) of texts as numbers: 0 is padding, 1 any unknown character, and from 2
+ * on come those that are known, by code point. */
+typedef struct ek_vocabulary ek_vocabulary;
+
+enum { EK_PADDING = 0, EK_UNKNOWN = 1 };
+
+/* Of all texts; for training and test data alike it is made from the training data. */
+EK_API ek_vocabulary *ek_vocabulary_from_text(const ek_text *text);
+/* Of one string, in any order: decoding symbols 2 … size−1 gives a string that makes the same vocabulary again. */
+EK_API ek_vocabulary *ek_vocabulary_from_characters(const char *utf8);
+/* Number of symbols, padding and unknown included. */
+EK_API int64_t ek_vocabulary_size(const ek_vocabulary *vocabulary);
+/* The symbols of a string's characters: writes at most `capacity` of them and returns how many there are, so a call
+ * with capacity 0 (and out NULL) asks for their number.  −1 with EK_ERR_FORMAT for a string that is not UTF-8, and with
+ * EK_ERR_ARGUMENT for NULL. */
+EK_API int64_t ek_vocabulary_encode(const ek_vocabulary *vocabulary, const char *utf8, int64_t *out, int64_t capacity);
+/* Back to UTF-8: writes as many whole characters as `capacity` bytes hold, and a NUL, and returns how many bytes all of
+ * them take without the NUL.  Padding is left out, unknown becomes U+FFFD.  −1 with EK_ERR_ARGUMENT for a symbol
+ * outside 0 … size−1. */
+EK_API int64_t ek_vocabulary_decode(const ek_vocabulary *vocabulary, const int64_t *symbols, int64_t n, char *out,
+                                    int64_t capacity);
+EK_API void ek_vocabulary_free(ek_vocabulary *vocabulary);
+
+/* ---- mini-batches of sequences ----------------------------------------------------------------------------------- */
+typedef struct ek_sequence_loader ek_sequence_loader;
+
+typedef enum ek_unknown {
+    EK_UNKNOWN_MAP = 0, /* a character the vocabulary does not know becomes EK_UNKNOWN */
+    EK_UNKNOWN_REFUSE   /* … is EK_ERR_ARGUMENT, and the message names it, its text and its class */
+} ek_unknown;
+
+typedef struct ek_sequence_loader_opts {
+    bool shuffle; /* these four as in ek_loader_opts */
+    uint64_t seed;
+    bool drop_last;
+    bool merge_last;
+    int64_t bucket;    /* k > 0: batches of similar length.  Of the (shuffled) samples the full batches are made so: each
+                          k·batch_size in a row are sorted by length and cut into batches, then all these batches are
+                          put in random order (with shuffle).  An epoch's smaller or merged last batch, and what
+                          drop_last leaves out, are not sorted.  All a function of (seed, epoch).  Default 0: none */
+    int64_t pad_to;    /* pad to at least so many steps, 0: to the longest of the batch; default 0 */
+    int64_t max_steps; /* a text of more characters is EK_ERR_ARGUMENT, or is cut; 0: no limit; default 0 */
+    bool truncate;     /* keep the first max_steps characters of longer texts; default false */
+    ek_unknown unknown; /* default EK_UNKNOWN_MAP */
+} ek_sequence_loader_opts;
+EK_API ek_sequence_loader_opts ek_sequence_loader_opts_default(void);
+
+/* Walks over `text` in mini-batches of `batch_size` texts, at most as many as there are: x is int64 (size, steps), the
+ * symbols of each text and then EK_PADDING, and carries the lengths (axes 0 and 1); y is int64 (size), the labels.
+ * Texts are encoded here, once; neither they nor the vocabulary are needed afterwards. */
+EK_API ek_sequence_loader *ek_sequence_loader_new(const ek_text *text, const ek_vocabulary *vocabulary,
+                                                  int64_t batch_size, const ek_sequence_loader_opts *opts);
+/* All as for an ek_loader. */
+EK_API ek_status ek_sequence_loader_next(ek_sequence_loader *loader, ek_batch *batch);
+EK_API int64_t ek_sequence_loader_num_batches(const ek_sequence_loader *loader);
+EK_API void ek_sequence_loader_reset(ek_sequence_loader *loader);
+EK_API void ek_sequence_loader_free(ek_sequence_loader *loader);
+EK_API ek_loader_state ek_sequence_loader_get_state(const ek_sequence_loader *loader);
+EK_API ek_status ek_sequence_loader_set_state(ek_sequence_loader *loader, ek_loader_state state);
 
 #ifdef __cplusplus
 }

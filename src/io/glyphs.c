@@ -204,18 +204,12 @@ typedef struct glyph_job {
     int64_t *y;            /* [n] */
 } glyph_job;
 
-static ek_rng keyed(ek_rng keys, int64_t i)
-{
-    keys.counter = (uint64_t)i;
-    return ek_rng_seed(ek_rng_u64(&keys));
-}
-
 static void draw_range(void *context, int64_t begin, int64_t end)
 {
     const glyph_job *job = context;
     for (int64_t i = begin; i < end; i++) {
         int64_t order[CLASSES];
-        ek_rng order_rng = keyed(job->orders, i / CLASSES), rng = keyed(job->images, i);
+        ek_rng order_rng = ek_rng_child(job->orders, i / CLASSES), rng = ek_rng_child(job->images, i);
         ek_rng_permutation(&order_rng, CLASSES, order);
         job->y[i] = order[i % CLASSES];
         float ink[PIXELS] = {0};

@@ -113,6 +113,8 @@ ek_status ek_lengths_clone(ek_tensor *to, const ek_tensor *from);
 /* ---- random numbers (rng.c) ------------------------------------------------------------------------------------- */
 /* The 128 bits of block `counter` of stream `key`. */
 void ek_philox(uint64_t key, uint64_t counter, uint32_t out[4]);
+/* A stream of its own for each i: its key is block i of `keys`. */
+ek_rng ek_rng_child(ek_rng keys, int64_t i);
 void ek_fill_uniform(ek_tensor *t, double low, double high, ek_rng *rng);
 void ek_fill_normal(ek_tensor *t, double mean, double std, ek_rng *rng);
 

@@ -65,6 +65,12 @@ uint64_t ek_rng_u64(ek_rng *rng)
     return can_draw("rng_u64", rng) ? draw_u64(rng) : 0;
 }
 
+ek_rng ek_rng_child(ek_rng keys, int64_t i)
+{
+    keys.counter = (uint64_t)i;
+    return ek_rng_seed(draw_u64(&keys));
+}
+
 static double unit_interval(uint64_t bits)
 {
     return (double)(bits >> 11) * 0x1p-53;

@@ -79,6 +79,13 @@ EK_API ek_text *ek_text_from_lines(const char *path, char separator);
 EK_API ek_text *ek_text_from_arrays(const char *const *texts, const int64_t *labels, int64_t n,
                                     const char *const *class_names, int64_t num_classes);
 
+/* The embedded sequence set: n whole numbers below a million, spelled out in UTF-8; the class is the language (Dutch,
+ * English, French, German, Italian, Portuguese, Spanish, Swedish).  One to six digits are equally likely, so texts have
+ * from 2 ("un") to 71 characters.  Text i is a function of (seed, split, i) alone, so a larger set begins with
+ * the smaller one; every eight consecutive texts hold every class once.  No number is in both splits, whatever the
+ * seeds; within one, short ones come often, and a few are spelled alike in two languages.  n ≥ 1. */
+EK_API ek_text *ek_text_numerals(int64_t n, uint64_t seed, ek_split split);
+
 /* Both are 0 for NULL. */
 EK_API int64_t ek_text_size(const ek_text *text);
 EK_API int64_t ek_text_num_classes(const ek_text *text);

@@ -87,8 +87,14 @@ EK_API void *ek_module_state(const ek_module *module);
  * stays what it is. */
 EK_API ek_status ek_module_add_child(ek_module *module, const char *name, ek_module *child);
 
-typedef enum ek_init_kind { EK_INIT_ZEROS, EK_INIT_ONES, EK_INIT_UNIFORM, EK_INIT_NORMAL } ek_init_kind;
-/* UNIFORM: in [−scale, scale); NORMAL: standard deviation scale. */
+typedef enum ek_init_kind {
+    EK_INIT_ZEROS,
+    EK_INIT_ONES,
+    EK_INIT_UNIFORM,
+    EK_INIT_NORMAL,
+    EK_INIT_CONSTANT
+} ek_init_kind;
+/* UNIFORM: in [−scale, scale); NORMAL: standard deviation scale; CONSTANT: scale everywhere. */
 typedef struct ek_init {
     ek_init_kind kind;
     double scale;

@@ -1,40 +1,42 @@
 /* Dropout: the op with a stream of random numbers that moves only with forwards that succeed. */
 #include "module.h"
 
-typedef struct dropout {
-    double p;
-    ek_rng rng;     /* keyed and set back by ek_module_init */
-    uint64_t ahead; /* draws of the forward that is running, so that a second use in it draws another mask */
-} dropout;
+/* What a forward drew, and of which stream. */
+typedef struct draws {
+    ek_dropout_stream *stream;
+    uint64_t n;
+} draws;
 
 static void settle(ek_module *module, const void *data, bool succeeded)
 {
-    dropout *layer = ek_module_state(module);
-    uint64_t draws = *(const uint64_t *)data;
-    layer->ahead -= draws;
+    (void)module; /* whose state the stream is part of */
+    const draws *drawn = data;
+    drawn->stream->ahead -= drawn->n;
     if (succeeded)
-        layer->rng.counter += draws;
+        drawn->stream->rng.counter += drawn->n;
+}
+
+ek_tensor *ek_dropout_draw(ek_module *module, ek_dropout_stream *stream, ek_tape *tape, ek_tensor *x)
+{
+    ek_rng rng = stream->rng;
+    rng.counter += stream->ahead;
+    uint64_t before = rng.counter;
+    ek_tensor *y = ek_dropout(tape, x, stream->p, &rng);
+    const draws drawn = {stream, rng.counter - before};
+    if (!y || ek_after_forward(tape, module, settle, &drawn, sizeof drawn) != EK_OK)
+        return NULL;
+    if (!tape->leaves_modules_alone)
+        stream->ahead += drawn.n;
+    return y;
 }
 
 static ek_tensor *dropout_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
-    dropout *layer = ek_module_state(module);
-    if (!module->training)
-        return x;
-    ek_rng rng = layer->rng;
-    rng.counter += layer->ahead;
-    uint64_t before = rng.counter;
-    ek_tensor *y = ek_dropout(tape, x, layer->p, &rng);
-    uint64_t draws = rng.counter - before;
-    if (!y || ek_after_forward(tape, module, settle, &draws, sizeof draws) != EK_OK)
-        return NULL;
-    if (!tape->leaves_modules_alone)
-        layer->ahead += draws;
-    return y;
+    return module->training ? ek_dropout_draw(module, ek_module_state(module), tape, x) : x;
 }
 
 static const ek_module_def dropout_def = {
-    .type = "dropout", .forward = dropout_forward, .state_bytes = sizeof(dropout)};
+    .type = "dropout", .forward = dropout_forward, .state_bytes = sizeof(ek_dropout_stream)};
 
 ek_module *ek_dropout_layer(double p)
 {
@@ -45,8 +47,8 @@ ek_module *ek_dropout_layer(double p)
     ek_module *module = ek_module_new(&dropout_def, "dropout(%g)", p);
     if (!module)
         return NULL;
-    dropout *layer = ek_module_state(module);
-    layer->p = p;
-    module->rng = &layer->rng;
+    ek_dropout_stream *stream = ek_module_state(module);
+    stream->p = p;
+    module->rng = &stream->rng;
     return module;
 }

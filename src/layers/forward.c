@@ -56,11 +56,11 @@ static void say_where(ek_tape *tape, const ek_module *module)
     ek_fail(tape->status, "%s", tape->error);
 }
 
-/* Runs the module's own function and checks what comes back. */
-static ek_tensor *call(ek_module *module, ek_tape *tape, ek_tensor *x)
+/* Runs the function and checks what comes back. */
+static ek_tensor *call(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forward_fn forward, void *user)
 {
     uint64_t errors = ek_error_count();
-    ek_tensor *y = module->def.forward(module, tape, x);
+    ek_tensor *y = forward(module, tape, x, user);
     if (tape->status != EK_OK)
         return NULL;
     if (!y) {
@@ -92,14 +92,25 @@ static ek_status check(ek_module *module, const ek_tape *tape, const ek_tensor *
     return ek_module_ready(module);
 }
 
+static ek_tensor *own_forward(ek_module *module, ek_tape *tape, ek_tensor *x, void *user)
+{
+    (void)user;
+    return module->def.forward(module, tape, x);
+}
+
 ek_tensor *ek_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    return ek_forward_by(module, tape, x, own_forward, NULL);
+}
+
+ek_tensor *ek_forward_by(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forward_fn forward, void *user)
 {
     if (!ek_tape_usable(tape, "forward"))
         return NULL;
     if (check(module, tape, x) != EK_OK)
         return ek_tape_fail(tape);
     int depth = tape->depth++;
-    ek_tensor *y = call(module, tape, x);
+    ek_tensor *y = call(module, tape, x, forward, user);
     tape->depth = depth;
     if (!y) {
         ek_tape_fail(tape);

@@ -8,6 +8,7 @@ static void draw(ek_slot *slot, uint64_t seed, const char *name)
     switch (slot->init.kind) {
     case EK_INIT_ZEROS: ek_fill(slot->tensor, 0); break;
     case EK_INIT_ONES: ek_fill(slot->tensor, 1); break;
+    case EK_INIT_CONSTANT: ek_fill(slot->tensor, slot->init.scale); break;
     case EK_INIT_UNIFORM: ek_fill_uniform(slot->tensor, -slot->init.scale, slot->init.scale, &rng); break;
     case EK_INIT_NORMAL: ek_fill_normal(slot->tensor, 0, slot->init.scale, &rng); break;
     }

@@ -323,8 +323,12 @@ ek_tensor *ek_module_add_parameter(ek_module *module, const char *name, ek_shape
 {
     const char *who = "module_add_parameter";
     bool random = init.kind == EK_INIT_UNIFORM || init.kind == EK_INIT_NORMAL;
-    if (!random && init.kind != EK_INIT_ZEROS && init.kind != EK_INIT_ONES) {
+    if (!random && init.kind != EK_INIT_ZEROS && init.kind != EK_INIT_ONES && init.kind != EK_INIT_CONSTANT) {
         ek_fail(EK_ERR_ARGUMENT, "%s: %s: there is no ek_init_kind %d", who, name ? name : "NULL", (int)init.kind);
+        return NULL;
+    }
+    if (init.kind == EK_INIT_CONSTANT && !isfinite(init.scale)) {
+        ek_fail(EK_ERR_ARGUMENT, "%s: %s: expected a finite constant, got %g", who, name ? name : "NULL", init.scale);
         return NULL;
     }
     if (random && !(init.scale >= 0 && isfinite(init.scale))) {
@@ -333,7 +337,7 @@ ek_tensor *ek_module_add_parameter(ek_module *module, const char *name, ek_shape
         return NULL;
     }
     ek_slot *slot = add_slot(who, module, module ? &module->parameters : NULL, name, module ? module->dtype : EK_F32,
-                             shape, init.kind == EK_INIT_ONES);
+                             shape, init.kind == EK_INIT_CONSTANT ? init.scale : init.kind == EK_INIT_ONES);
     if (!slot)
         return NULL;
     slot->init = init;

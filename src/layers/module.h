@@ -44,7 +44,9 @@ struct ek_module {
     void (*after_init)(ek_module *module);    /* parameters have just been drawn */
     /* A line of ek_module_summary about this layer, "" for none; `text` holds EK_NOTE_BYTES. */
     void (*note)(const ek_module *module, char *text);
-    struct channel_norm *channel_norm; /* a norm over channels, with running statistics or without */
+    /* Of a layer with running statistics: changes which ones it uses, and counts the batches they refused. */
+    void (*choose_statistics)(ek_module *module, ek_norm_statistics choice);
+    int64_t *non_finite_batches;
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
 };
@@ -64,6 +66,9 @@ char *ek_module_name_buffer(const ek_module *module, const ek_module *root, size
  * nothing to do. */
 ek_status ek_module_ready(ek_module *module);
 void ek_module_count_uninitialised(ek_module *module, int64_t change);
+/* ek_forward with another function in place of the module's own. */
+typedef ek_tensor *(*ek_forward_fn)(ek_module *module, ek_tape *tape, ek_tensor *x, void *user);
+ek_tensor *ek_forward_by(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forward_fn forward, void *user);
 /* Shows y to whoever observes `module`. */
 ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
 /* Frees what has no parent among n modules, each once, whatever is NULL or twice among them. */
@@ -76,6 +81,16 @@ ek_status ek_cause_of_null(void);
 ek_module *ek_module_complete(ek_module *module, bool complete);
 /* Is it one of ek_sequential? */
 bool ek_module_is_sequential(const ek_module *module);
+
+/* ---- dropout (dropout.c) ----------------------------------------------------------------------------------------- */
+/* A stream of masks; it moves with forwards that succeed.  Its owner sets module->rng to &stream.rng. */
+typedef struct ek_dropout_stream {
+    double p;
+    ek_rng rng;     /* keyed and set back by ek_module_init */
+    uint64_t ahead; /* draws of the forward that is running, so that a second use in it draws another mask */
+} ek_dropout_stream;
+/* x with the next mask of a stream that is part of the module's state. */
+ek_tensor *ek_dropout_draw(ek_module *module, ek_dropout_stream *stream, ek_tape *tape, ek_tensor *x);
 
 /* ---- options in pairs: {height, width}, or index 0 alone where dims is 1 (describe.c) --------------------------- */
 /* Writes "3" or "3x5". */

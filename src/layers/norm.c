@@ -22,16 +22,8 @@ static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
 {
     if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return false;
-    if (opts->momentum != EK_MOMENTUM_CUMULATIVE && !(opts->momentum >= 0 && opts->momentum <= 1)) {
-        ek_fail(EK_ERR_ARGUMENT, "%s: expected a momentum (the update fraction) of 0 … 1 or EK_MOMENTUM_CUMULATIVE, "
-                                 "got %g", module->description, opts->momentum);
+    if (!ek_running_options_ok(module, opts->momentum, opts->statistics))
         return false;
-    }
-    if (opts->statistics < EK_STATS_AUTO || opts->statistics > EK_STATS_FROZEN) {
-        ek_fail(EK_ERR_ARGUMENT, "%s: expected one of ek_norm_statistics, got %d", module->description,
-                (int)opts->statistics);
-        return false;
-    }
     if (!opts->track_running_stats && opts->statistics != EK_STATS_AUTO && opts->statistics != EK_STATS_BATCH) {
         ek_fail(EK_ERR_ARGUMENT, "%s: running statistics are to be used, but track_running_stats is off",
                 module->description);
@@ -52,18 +44,14 @@ static void note(const ek_module *module, char *text)
     const channel_norm *norm = ek_module_state(module);
     if (!norm->running_mean)
         snprintf(text, EK_NOTE_BYTES, "no running statistics: the input's own in evaluation too");
-    else if (norm->statistics == EK_STATS_FROZEN)
-        snprintf(text, EK_NOTE_BYTES, "running statistics are used and frozen");
-    else if (norm->momentum == EK_MOMENTUM_CUMULATIVE)
-        snprintf(text, EK_NOTE_BYTES, "running ← running + (batch − running)/(number of batches)");
     else
-        snprintf(text, EK_NOTE_BYTES, "running ← %g·running + %g·batch", 1 - norm->momentum, norm->momentum);
+        ek_running_describe(norm->momentum, norm->statistics, text);
 }
 
 /* Sets the choice, and what it means for a bias before the norm: running statistics do not take it away. */
 static void choose_statistics(ek_module *module, ek_norm_statistics choice)
 {
-    channel_norm *norm = module->channel_norm;
+    channel_norm *norm = ek_module_state(module);
     norm->statistics = choice;
     const bool given = choice == EK_STATS_RUNNING || choice == EK_STATS_FROZEN;
     module->centers_axis = norm->centers && !given ? norm->channel_axis : 0;
@@ -85,7 +73,6 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
     *norm = (channel_norm){.num_features = spec->num_features, .min_ndim = spec->min_ndim, .max_ndim = spec->max_ndim,
                            .channel_axis = opts->channel_axis, .eps = opts->eps, .momentum = opts->momentum,
                            .centers = spec->centers};
-    module->channel_norm = norm;
     choose_statistics(module, opts->statistics);
     const ek_shape channels = EK_SHAPE(spec->num_features);
     bool complete = true;
@@ -100,6 +87,8 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         norm->running_var = ek_module_add_buffer(module, "running_var", EK_F32, channels, spec->first_running_var);
         norm->num_batches_tracked = ek_module_add_buffer(module, "num_batches_tracked", EK_I64, EK_SCALAR, 0);
         complete = norm->running_mean && norm->running_var && norm->num_batches_tracked;
+        module->choose_statistics = choose_statistics;
+        module->non_finite_batches = &norm->non_finite_batches;
     }
     module->note = note;
     module->after_init = forget_batches;
@@ -191,15 +180,13 @@ ek_view ek_norm_view_per_sample_channel(norm_dims d)
 bool ek_channel_norm_uses_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
-    if (!norm->running_mean || norm->statistics == EK_STATS_BATCH)
-        return false;
-    return norm->statistics != EK_STATS_AUTO || !module->training;
+    return norm->running_mean && ek_running_is_used(norm->statistics, module->training);
 }
 
 bool ek_channel_norm_updates_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
-    return norm->running_mean && module->training && norm->statistics != EK_STATS_FROZEN;
+    return norm->running_mean && ek_running_is_updated(norm->statistics, module->training);
 }
 
 void ek_channel_norm_warn_untracked(const ek_module *module)
@@ -230,23 +217,6 @@ static double pooled(const double *table, int64_t rows, int64_t channels, int64_
     return sum / (double)rows;
 }
 
-/* A value the buffer can hold: a float32 one overflows where the double did not. */
-static bool fits(const ek_tensor *buffer, double value)
-{
-    return buffer->dtype == EK_F32 ? isfinite((float)value) : isfinite(value);
-}
-
-static void move(ek_tensor *buffer, int64_t i, double fraction, double value)
-{
-    if (buffer->dtype == EK_F32) {
-        float *at = (float *)buffer->data + i;
-        *at = (float)((1 - fraction) * (double)*at + fraction * value);
-    } else {
-        double *at = (double *)buffer->data + i;
-        *at = (1 - fraction) * *at + fraction * value;
-    }
-}
-
 static void update(ek_module *module, const void *data, bool succeeded)
 {
     const pending_update *batch = data;
@@ -255,22 +225,18 @@ static void update(ek_module *module, const void *data, bool succeeded)
     if (!succeeded)
         return;
     for (int64_t c = 0; c < channels; c++)
-        if (!fits(norm->running_mean, pooled(batch->mean, batch->rows, channels, c)) ||
-            !fits(norm->running_var, batch->correction * pooled(batch->var, batch->rows, channels, c))) {
+        if (!ek_running_fits(norm->running_mean, pooled(batch->mean, batch->rows, channels, c)) ||
+            !ek_running_fits(norm->running_var, batch->correction * pooled(batch->var, batch->rows, channels, c))) {
             norm->non_finite_batches++;
-            char name[EK_NAME_BYTES];
-            ek_module_name(module, NULL, NULL, name, sizeof name);
-            ek_warn("%s%s%s%s: the batch statistics of channel %lld are not finite; the running ones were left as they "
-                    "were (%lld such batches so far)", module->description, *name ? " in layer \"" : "", name,
-                    *name ? "\"" : "", (long long)c, (long long)norm->non_finite_batches);
+            ek_running_warn_refused(module, "channel", c, norm->non_finite_batches);
             return;
         }
     int64_t *count = norm->num_batches_tracked->data;
     ++*count;
-    const double fraction = norm->momentum == EK_MOMENTUM_CUMULATIVE ? 1 / (double)*count : norm->momentum;
+    const double fraction = ek_running_fraction(norm->momentum, *count);
     for (int64_t c = 0; c < channels; c++) {
-        move(norm->running_mean, c, fraction, pooled(batch->mean, batch->rows, channels, c));
-        move(norm->running_var, c, fraction, batch->correction * pooled(batch->var, batch->rows, channels, c));
+       ek_running_move(norm->running_mean, c, fraction, pooled(batch->mean, batch->rows, channels, c));
+       ek_running_move(norm->running_var, c, fraction, batch->correction * pooled(batch->var, batch->rows, channels, c));
     }
 }
 
@@ -279,28 +245,4 @@ ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const e
 {
     pending_update batch = {.mean = stats->mean, .var = stats->var, .rows = rows, .correction = correction};
     return ek_after_forward(tape, module, update, &batch, sizeof batch);
-}
-
-ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statistics choice)
-{
-    if (!module)
-        return ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: the module is NULL");
-    if (choice < EK_STATS_AUTO || choice > EK_STATS_FROZEN)
-        return ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: expected one of ek_norm_statistics, got %d", (int)choice);
-    bool any = false;
-    for (ek_module *m = module; m; m = ek_module_next(module, m))
-        if (m->channel_norm && m->channel_norm->running_mean) {
-            choose_statistics(m, choice);
-            any = true;
-        }
-    return any ? EK_OK : ek_fail(EK_ERR_ARGUMENT, "set_norm_statistics: no norm with running statistics at or below %s",
-                                 module->description);
-}
-
-int64_t ek_module_non_finite_batches(const ek_module *module)
-{
-    int64_t total = 0;
-    for (const ek_module *m = module; m; m = ek_module_next(module, m))
-        total += m->channel_norm ? m->channel_norm->non_finite_batches : 0;
-    return total;
 }

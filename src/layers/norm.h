@@ -52,6 +52,23 @@ void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x);
 ek_view ek_norm_view_per_channel(norm_dims d);
 ek_view ek_norm_view_per_sample_channel(norm_dims d);
 
+/* ---- running statistics (running.c) ------------------------------------------------------------------------------ */
+/* A momentum and a choice that there are, or EK_ERR_ARGUMENT that names the layer. */
+bool ek_running_options_ok(const ek_module *module, double momentum, ek_norm_statistics choice);
+/* The rule of update, for the summary; `text` holds EK_NOTE_BYTES. */
+void ek_running_describe(double momentum, ek_norm_statistics choice, char *text);
+bool ek_running_is_used(ek_norm_statistics choice, bool training);
+bool ek_running_is_updated(ek_norm_statistics choice, bool training);
+/* How far the running statistics move, this batch being number `batches`. */
+double ek_running_fraction(double momentum, int64_t batches);
+/* The buffer's type can hold the value: a float32 overflows where the double did not. */
+bool ek_running_fits(const ek_tensor *buffer, double value);
+/* Element i ← (1 − fraction)·element i + fraction·value. */
+void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value);
+/* Warns that the statistics of a batch were refused: those of `what` number `index` are not finite. */
+void ek_running_warn_refused(const ek_module *module, const char *what, int64_t index, int64_t batches);
+
+/* ---- running statistics of a norm over channels (norm.c) --------------------------------------------------------- */
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
 bool ek_channel_norm_uses_running(const ek_module *module);
 bool ek_channel_norm_updates_running(const ek_module *module);

@@ -50,6 +50,17 @@ static ek_tensor *padded(ek_tape *t, ek_tensor *x, int batch_axis, int time_axis
     return x;
 }
 
+/* The same with a valid step wherever the mask is not 0. */
+static ek_tensor *masked(ek_tape *t, ek_tensor *x, int batch_axis, int time_axis, const bool *mask)
+{
+    const int64_t n = x->shape.dim[batch_axis], steps = x->shape.dim[time_axis];
+    ek_tensor *leaf = ek_zeros(x->dtype, x->shape);
+    ck_ok(ek_tensor_set_mask(leaf, mask, n, steps, batch_axis, time_axis));
+    x->lengths = ek_lengths_on_tape(t, leaf->lengths);
+    ek_tensor_free(leaf);
+    return x;
+}
+
 /* From rows to a padded tensor whose lengths, of n sequences of so many steps, stand on these axes. */
 static ek_tensor *unpacked(ek_tape *t, ek_tensor *rows, int batch_axis, int time_axis, int64_t n, int64_t steps,
                            const int64_t *lengths, ek_row_order order)
@@ -111,6 +122,7 @@ static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_
 #define x4 x[4]
 /* Lengths of the sequences along the batch axis. */
 #define PADDED(x, batch_axis, time_axis, ...) padded(t, x, batch_axis, time_axis, (const int64_t[]){__VA_ARGS__})
+#define MASKED(x, batch_axis, time_axis, ...) masked(t, x, batch_axis, time_axis, (const bool[]){__VA_ARGS__})
 #define UNPACKED(rows, batch_axis, time_axis, n, steps, order, ...)                                                    \
     unpacked(t, rows, batch_axis, time_axis, n, steps, (const int64_t[]){__VA_ARGS__}, order)
 #define CELL(op, norm, batch, relu, order, ...)                                                                        \

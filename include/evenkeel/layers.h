@@ -151,6 +151,8 @@ EK_API ek_module *ek_avg_pool1d_layer(int64_t kernel, const ek_pool_opts *opts);
 EK_API ek_module *ek_avg_pool2d_layer(int64_t kernel, const ek_pool_opts *opts);
 EK_API ek_module *ek_adaptive_avg_pool1d_layer(int64_t out);
 EK_API ek_module *ek_adaptive_avg_pool2d_layer(int64_t out_h, int64_t out_w);
+/* ek_pool_time(): the mean, largest or last of the valid steps. */
+EK_API ek_module *ek_pool_time_layer(int time_axis, ek_time_pooling pooling);
 
 /* (N, d1, d2, …) → (N, d1·d2·…). */
 EK_API ek_module *ek_flatten_layer(void);

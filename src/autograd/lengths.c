@@ -10,39 +10,58 @@ const ek_lengths *ek_node_lengths(const ek_node *node, int i)
     return node->lengths && i >= 0 && i < node->n_in ? node->lengths[i] : NULL;
 }
 
-ek_status ek_common_lengths(const ek_node *node, const ek_lengths **common)
+ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths)
 {
-    int first = -1;
-    *common = NULL;
-    for (int i = 0; i < node->n_in; i++) {
-        const ek_lengths *lengths = ek_node_lengths(node, i);
-        if (!lengths)
-            continue;
-        if (*common && !ek_lengths_equal(*common, lengths))
-            return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths; give both the same, or take "
-                                         "them from one with ek_with_lengths()", node->op->name, first, i);
-        if (!*common) {
-            *common = lengths;
-            first = i;
-        }
+    const ek_lengths *carried = ek_node_lengths(node, i);
+    const ek_shape out = node->out->shape;
+    if (!carried || batch_axis < 0 || time_axis < 0 || batch_axis >= out.ndim || time_axis >= out.ndim ||
+        batch_axis == time_axis || out.dim[batch_axis] != carried->n || out.dim[time_axis] != carried->steps)
+        return EK_OK;
+    const bool moved = batch_axis != carried->batch_axis || time_axis != carried->time_axis;
+    if (!*lengths) {
+        *lengths = moved ? ek_lengths_on_axes(node->tape, carried, batch_axis, time_axis) : carried;
+        return *lengths ? EK_OK : EK_ERR_MEMORY;
     }
-    return EK_OK;
+    if ((*lengths)->batch_axis == batch_axis && (*lengths)->time_axis == time_axis &&
+        ek_lengths_equal(*lengths, carried))
+        return EK_OK;
+    int other = 0;
+    while (!ek_node_lengths(node, other))
+        other++;
+    return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths, or on different axes; give both the same, "
+                                 "or take them from one with ek_with_lengths()", node->op->name, other, i);
 }
 
 ek_status ek_keep_lengths(const ek_node *node, const ek_lengths **lengths)
 {
     if (!node || !lengths)
         return ek_fail_null(EK_ERR_ARGUMENT, "keep_lengths", node ? "place for the lengths" : "node");
-    const ek_lengths *common;
-    ek_status status = ek_common_lengths(node, &common);
-    if (status != EK_OK || !common)
-        return status;
-    const ek_shape out = node->out->shape;
-    /* Broadcasting counts axes from the right: the input that carries them may have fewer than the output. */
-    if (common->batch_axis < out.ndim && common->time_axis < out.ndim && out.dim[common->batch_axis] == common->n &&
-        out.dim[common->time_axis] == common->steps)
-        *lengths = common;
-    return EK_OK;
+    ek_status status = EK_OK;
+    for (int i = 0; status == EK_OK && i < node->n_in; i++) {
+        const ek_lengths *carried = ek_node_lengths(node, i);
+        if (carried)
+            status = ek_place_lengths(node, i, carried->batch_axis, carried->time_axis, lengths);
+    }
+    return status;
+}
+
+ek_status ek_keep_first_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *carried = ek_node_lengths(node, 0);
+    return carried ? ek_place_lengths(node, 0, carried->batch_axis, carried->time_axis, lengths) : EK_OK;
+}
+
+ek_status ek_broadcast_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    ek_status status = EK_OK;
+    for (int i = 0; status == EK_OK && i < node->n_in; i++) {
+        const ek_lengths *carried = ek_node_lengths(node, i);
+        if (!carried)
+            continue;
+        int shift = node->out->shape.ndim - node->in[i]->shape.ndim;
+        status = ek_place_lengths(node, i, carried->batch_axis + shift, carried->time_axis + shift, lengths);
+    }
+    return status;
 }
 
 const ek_lengths *ek_lengths_on_tape(ek_tape *tape, const ek_lengths *lengths)

@@ -37,8 +37,13 @@ unsigned ek_broadcast_axes(ek_shape from, ek_shape to);
 int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 
 /* ---- lengths (lengths.c) ------------------------------------------------------------------------------------------ */
-/* EK_OK when all inputs that carry lengths carry the same; *common is the first's, NULL where there is none. */
-ek_status ek_common_lengths(const ek_node *node, const ek_lengths **common);
+/* For a rule: what input i carries goes to these axes of the output; nothing does where it carries none, or the output
+ * has no such axes of these sizes (an axis of −1 says so).  EK_ERR_SHAPE when *lengths holds others already. */
+ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths);
+/* Rules for ek_op.lengths: the output carries what input 0 does; what all inputs of NumPy's broadcasting do that are not
+ * repeated along these axes. */
+ek_status ek_keep_first_lengths(const ek_node *node, const ek_lengths **lengths);
+ek_status ek_broadcast_lengths(const ek_node *node, const ek_lengths **lengths);
 /* A copy of `lengths` for other axes, in memory of the tape; NULL on failure. */
 const ek_lengths *ek_lengths_on_axes(ek_tape *tape, const ek_lengths *lengths, int batch_axis, int time_axis);
 /* A copy in memory of the tape, which outlives a change of the original; NULL on failure. */
@@ -46,6 +51,9 @@ const ek_lengths *ek_lengths_on_tape(ek_tape *tape, const ek_lengths *lengths);
 /* n sequences of so many steps with these lengths (NULL: all of them valid), in memory of the tape; NULL on failure. */
 const ek_lengths *ek_lengths_make(ek_tape *tape, int batch_axis, int time_axis, int64_t n, int64_t steps,
                                   const int64_t *length);
+
+/* EK_OK for one of the three ways of pooling over time (op_pool_time.c). */
+ek_status ek_need_time_pooling(const char *who, ek_time_pooling pooling);
 
 /* ---- passing gradients on ---------------------------------------------------------------------------------------- */
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
@@ -75,7 +83,7 @@ ek_status ek_unary_backward_f64(ek_node *node);
                .infer = INFER,                                                                                         \
                .forward = EK_BY_DTYPE(ek_unary_forward),                                                               \
                .backward = EK_BY_DTYPE(ek_unary_backward),                                                             \
-               .lengths = ek_keep_lengths},                                                            \
+               .lengths = ek_keep_lengths},                                                                            \
         .forward_f32 = NAME##_forward_f32,                                                                             \
         .forward_f64 = NAME##_forward_f64,                                                                             \
         .backward_f32 = NAME##_backward_f32,                                                                           \
@@ -151,7 +159,8 @@ ek_status ek_broadcast_grad_f64(ek_node *node, int i, double sign);
         .op = {.name = #NAME,                                                                                          \
                .infer = ek_infer_broadcast,                                                                            \
                .forward = EK_BY_DTYPE(ek_binary_forward),                                                              \
-               .backward = EK_BY_DTYPE(ek_binary_backward)},                                                           \
+               .backward = EK_BY_DTYPE(ek_binary_backward),                                                            \
+               .lengths = ek_broadcast_lengths},                                                                       \
         .forward_f32 = NAME##_forward_f32,                                                                             \
         .forward_f64 = NAME##_forward_f64,                                                                             \
         .backward_f32 = NAME##_backward_f32,                                                                           \
@@ -177,6 +186,8 @@ typedef struct ek_reduction_attributes {
     bool keepdim;
 } ek_reduction_attributes;
 ek_status ek_infer_reduction(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
+/* Lengths stay where both axes do, renumbered. */
+ek_status ek_reduction_lengths(const ek_node *node, const ek_lengths **lengths);
 ek_tensor *ek_apply_reduction(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_axes axes, bool keepdim);
 /* The bits of the axes, and the number of elements behind each output (`count` may be NULL). */
 unsigned ek_reduction_axes(const ek_node *node, int64_t *count);

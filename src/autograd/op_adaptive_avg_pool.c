@@ -48,10 +48,12 @@ static ek_status adaptive_infer(const ek_node *node, ek_dtype *dtype, ek_shape *
 
 static const ek_op adaptive_avg_pool1d_op = {.name = "adaptive_avg_pool1d", .infer = adaptive_infer,
                                              .forward = EK_BY_DTYPE(adaptive_avg_pool_forward),
-                                             .backward = EK_BY_DTYPE(adaptive_avg_pool_backward)};
+                                             .backward = EK_BY_DTYPE(adaptive_avg_pool_backward),
+                                             .lengths = ek_keep_lengths};
 static const ek_op adaptive_avg_pool2d_op = {.name = "adaptive_avg_pool2d", .infer = adaptive_infer,
                                              .forward = EK_BY_DTYPE(adaptive_avg_pool_forward),
-                                             .backward = EK_BY_DTYPE(adaptive_avg_pool_backward)};
+                                             .backward = EK_BY_DTYPE(adaptive_avg_pool_backward),
+                                             .lengths = ek_keep_lengths};
 const ek_op *const ek_op_adaptive_avg_pool1d = &adaptive_avg_pool1d_op;
 const ek_op *const ek_op_adaptive_avg_pool2d = &adaptive_avg_pool2d_op;
 

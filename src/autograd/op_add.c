@@ -23,7 +23,8 @@ static const ek_binary_op binary_add = {
     .op = {.name = "add",
            .infer = ek_infer_broadcast,
            .forward = EK_BY_DTYPE(ek_binary_forward),
-           .backward = EK_BY_DTYPE(add_backward)},
+           .backward = EK_BY_DTYPE(add_backward),
+           .lengths = ek_broadcast_lengths},
     .forward_f32 = add_forward_f32,
     .forward_f64 = add_forward_f64};
 const ek_op *const ek_op_add = &binary_add.op;

@@ -31,10 +31,12 @@ static void avg_pool_range(const ek_node *node, const ek_window *w, int64_t o, i
 
 static const ek_op avg_pool1d_op = {.name = "avg_pool1d", .infer = ek_infer_pool,
                                     .forward = EK_BY_DTYPE(avg_pool_forward),
-                                    .backward = EK_BY_DTYPE(avg_pool_backward)};
+                                    .backward = EK_BY_DTYPE(avg_pool_backward),
+                                    .lengths = ek_pool_lengths};
 static const ek_op avg_pool2d_op = {.name = "avg_pool2d", .infer = ek_infer_pool,
                                     .forward = EK_BY_DTYPE(avg_pool_forward),
-                                    .backward = EK_BY_DTYPE(avg_pool_backward)};
+                                    .backward = EK_BY_DTYPE(avg_pool_backward),
+                                    .lengths = ek_pool_lengths};
 const ek_op *const ek_op_avg_pool1d = &avg_pool1d_op;
 const ek_op *const ek_op_avg_pool2d = &avg_pool2d_op;
 

@@ -67,10 +67,46 @@ static ek_status concat_backward(ek_node *node)
     return EK_OK;
 }
 
+/* The sequences of all inputs one after the other; of one without lengths every step is valid. */
+static ek_status join_lengths(const ek_node *node, const ek_lengths *like, const ek_lengths **lengths)
+{
+    const ek_lengths **parts = ek_tape_alloc(node->tape, (size_t)node->n_in * sizeof *parts);
+    void *memory = ek_tape_alloc(node->tape, ek_lengths_bytes(node->out->shape.dim[like->batch_axis], like->steps));
+    if (!parts || !memory)
+        return EK_ERR_MEMORY;
+    for (int i = 0; i < node->n_in; i++) {
+        parts[i] = ek_node_lengths(node, i);
+        if (!parts[i])
+            parts[i] = ek_lengths_make(node->tape, like->batch_axis, like->time_axis,
+                                       node->in[i]->shape.dim[like->batch_axis], like->steps, NULL);
+        if (!parts[i])
+            return EK_ERR_MEMORY;
+        if (parts[i]->batch_axis != like->batch_axis || parts[i]->time_axis != like->time_axis)
+            return ek_fail(EK_ERR_SHAPE, "concat: expected all lengths with batch axis %d and time axis %d, got %d and "
+                                         "%d (input %d)", like->batch_axis, like->time_axis, parts[i]->batch_axis,
+                           parts[i]->time_axis, i);
+    }
+    *lengths = ek_lengths_join(memory, node->n_in, parts);
+    return EK_OK;
+}
+
+static ek_status concat_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const int axis = ek_axis_resolve(*(const int *)node->attributes, node->out->shape.ndim);
+    const ek_lengths *first = NULL;
+    for (int i = 0; i < node->n_in && !first; i++)
+        first = ek_node_lengths(node, i);
+    if (node->n_in > 1 && axis == first->time_axis)
+        return EK_OK;
+    return node->n_in > 1 && axis == first->batch_axis ? join_lengths(node, first, lengths)
+                                                       : ek_keep_lengths(node, lengths);
+}
+
 static const ek_op op_concat = {.name = "concat",
                                 .infer = concat_infer,
                                 .forward = {concat_forward, concat_forward},
-                                .backward = {concat_backward, concat_backward}};
+                                .backward = {concat_backward, concat_backward},
+                                .lengths = concat_lengths};
 const ek_op *const ek_op_concat = &op_concat;
 
 ek_tensor *ek_concat(ek_tape *tape, ek_tensor *const *xs, int n, int axis)

@@ -460,13 +460,34 @@ static ek_status conv_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shap
     return EK_OK;
 }
 
+/* Channels are mixed; batch and space stay where there is an output for each input. */
+static ek_status conv_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    const ek_shape y = node->out->shape;
+    ek_window window[2];
+    if (!x)
+        return EK_OK;
+    conv_windows(node->attributes, node->in[0]->shape, node->in[1]->shape, &window[0], &window[1]);
+    window[0].out = y.ndim == 4 ? y.dim[2] : 1;
+    window[1].out = y.dim[y.ndim - 1];
+    for (int k = 0; k < 2; k++) {
+        int axis = k == 0 ? x->batch_axis : x->time_axis;
+        if (axis == 1 || (axis > 1 && !ek_window_keeps(&window[axis == y.ndim - 1])))
+            return EK_OK;
+    }
+    return ek_keep_first_lengths(node, lengths);
+}
+
 #define OP_FILE "op_conv2d.c"
 #include "foreach_real.h"
 
 static const ek_op conv1d_op = {.name = "conv1d", .optional_from = 2, .infer = conv_infer,
-                                .forward = EK_BY_DTYPE(conv_forward), .backward = EK_BY_DTYPE(conv_backward)};
+                                .forward = EK_BY_DTYPE(conv_forward), .backward = EK_BY_DTYPE(conv_backward),
+                                .lengths = conv_lengths};
 static const ek_op conv2d_op = {.name = "conv2d", .optional_from = 2, .infer = conv_infer,
-                                .forward = EK_BY_DTYPE(conv_forward), .backward = EK_BY_DTYPE(conv_backward)};
+                                .forward = EK_BY_DTYPE(conv_forward), .backward = EK_BY_DTYPE(conv_backward),
+                                .lengths = conv_lengths};
 const ek_op *const ek_op_conv1d = &conv1d_op;
 const ek_op *const ek_op_conv2d = &conv2d_op;
 

@@ -89,7 +89,8 @@ static ek_status infer_dropout(const ek_node *node, ek_dtype *dtype, ek_shape *s
 static const ek_op dropout = {.name = "dropout",
                               .infer = infer_dropout,
                               .forward = EK_BY_DTYPE(dropout_forward),
-                              .backward = EK_BY_DTYPE(dropout_backward)};
+                              .backward = EK_BY_DTYPE(dropout_backward),
+                              .lengths = ek_keep_lengths};
 const ek_op *const ek_op_dropout = &dropout;
 
 ek_tensor *ek_dropout(ek_tape *tape, ek_tensor *x, double p, ek_rng *rng)

@@ -90,11 +90,18 @@ static ek_status infer_embedding(const ek_node *node, ek_dtype *dtype, ek_shape 
     return EK_OK;
 }
 
+static ek_status embedding_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *carried = ek_node_lengths(node, 1);
+    return carried ? ek_place_lengths(node, 1, carried->batch_axis, carried->time_axis, lengths) : EK_OK;
+}
+
 static const ek_op embedding = {.name = "embedding",
                                 .infer = infer_embedding,
                                 .forward = EK_BY_DTYPE(embedding_forward),
                                 .backward = EK_BY_DTYPE(embedding_backward),
-                                .flags = EK_OP_ADDS_GRADIENT};
+                                .flags = EK_OP_ADDS_GRADIENT,
+                                .lengths = embedding_lengths};
 const ek_op *const ek_op_embedding = &embedding;
 
 ek_tensor *ek_embedding(ek_tape *tape, ek_tensor *table, ek_tensor *indices, int64_t padding_idx)

@@ -67,8 +67,17 @@ static ek_status linear_infer(const ek_node *node, ek_dtype *dtype, ek_shape *sh
 #define OP_FILE "op_linear.c"
 #include "foreach_real.h"
 
+/* The last axis is another one afterwards. */
+static ek_status linear_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    const int last = node->out->shape.ndim - 1;
+    return x && x->batch_axis != last && x->time_axis != last ? ek_keep_first_lengths(node, lengths) : EK_OK;
+}
+
 static const ek_op linear_op = {.name = "linear", .optional_from = 2, .infer = linear_infer,
-                                .forward = EK_BY_DTYPE(linear_forward), .backward = EK_BY_DTYPE(linear_backward)};
+                                .forward = EK_BY_DTYPE(linear_forward), .backward = EK_BY_DTYPE(linear_backward),
+                                .lengths = linear_lengths};
 const ek_op *const ek_op_linear = &linear_op;
 
 ek_tensor *ek_linear_op(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_tensor *b)

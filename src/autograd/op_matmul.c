@@ -216,8 +216,36 @@ static ek_status matmul_infer(const ek_node *node, ek_dtype *dtype, ek_shape *sh
 #define OP_FILE "op_matmul.c"
 #include "foreach_real.h"
 
+/* Where an axis of a (i = 0) or b (1) is in the output; −1 for the one that is summed over. */
+static int matmul_axis(const ek_node *node, int i, int axis)
+{
+    const matmul_attributes *attributes = node->attributes;
+    const int ndim = node->in[i]->shape.ndim, out = node->out->shape.ndim;
+    const bool rows = axis == ndim - 2, transposed = i == 0 ? attributes->transpose_a : attributes->transpose_b;
+    if (axis < ndim - 2)
+        return axis + out - ndim;
+    return rows != (i == 0 ? !transposed : transposed) ? -1 : i == 0 ? out - 2 : out - 1;
+}
+
+/* Lengths on leading axes, on rows of op(a) or on columns of op(b) stay.  Where both rows and columns are steps, as in
+ * the scores of attention, the rows' are carried. */
+static ek_status matmul_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    for (int i = 0; i < 2; i++) {
+        const ek_lengths *carried = ek_node_lengths(node, i);
+        int batch = carried ? matmul_axis(node, i, carried->batch_axis) : -1;
+        int time = carried ? matmul_axis(node, i, carried->time_axis) : -1;
+        if (*lengths && ((*lengths)->batch_axis != batch || (*lengths)->time_axis != time))
+            continue;
+        ek_status status = ek_place_lengths(node, i, batch, time, lengths);
+        if (status != EK_OK)
+            return status;
+    }
+    return EK_OK;
+}
+
 static const ek_op matmul_op = {.name = "matmul", .infer = matmul_infer, .forward = EK_BY_DTYPE(matmul_forward),
-                                .backward = EK_BY_DTYPE(matmul_backward)};
+                                .backward = EK_BY_DTYPE(matmul_backward), .lengths = matmul_lengths};
 const ek_op *const ek_op_matmul = &matmul_op;
 
 ek_tensor *ek_matmul(ek_tape *tape, ek_tensor *a, ek_tensor *b, bool transpose_a, bool transpose_b)

@@ -82,10 +82,12 @@ static ek_status FN(max_pool_backward)(ek_node *node)
 
 static const ek_op max_pool1d_op = {.name = "max_pool1d", .infer = ek_infer_pool,
                                     .forward = EK_BY_DTYPE(max_pool_forward),
-                                    .backward = EK_BY_DTYPE(max_pool_backward)};
+                                    .backward = EK_BY_DTYPE(max_pool_backward),
+                                    .lengths = ek_pool_lengths};
 static const ek_op max_pool2d_op = {.name = "max_pool2d", .infer = ek_infer_pool,
                                     .forward = EK_BY_DTYPE(max_pool_forward),
-                                    .backward = EK_BY_DTYPE(max_pool_backward)};
+                                    .backward = EK_BY_DTYPE(max_pool_backward),
+                                    .lengths = ek_pool_lengths};
 const ek_op *const ek_op_max_pool1d = &max_pool1d_op;
 const ek_op *const ek_op_max_pool2d = &max_pool2d_op;
 

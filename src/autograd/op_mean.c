@@ -29,7 +29,8 @@ static ek_status FN(mean_backward)(ek_node *node)
 static const ek_op op_mean = {.name = "mean",
                             .infer = ek_infer_reduction,
                             .forward = EK_BY_DTYPE(mean_forward),
-                            .backward = EK_BY_DTYPE(mean_backward)};
+                            .backward = EK_BY_DTYPE(mean_backward),
+                            .lengths = ek_reduction_lengths};
 const ek_op *const ek_op_mean = &op_mean;
 
 ek_tensor *ek_mean(ek_tape *tape, ek_tensor *x, ek_axes axes, bool keepdim)

@@ -633,7 +633,8 @@ static const ek_op normalize_op = {.name = "normalize",
                                    .optional_from = 1,
                                    .infer = normalize_infer,
                                    .forward = EK_BY_DTYPE(normalize_forward),
-                                   .backward = EK_BY_DTYPE(normalize_backward)};
+                                   .backward = EK_BY_DTYPE(normalize_backward),
+                                   .lengths = ek_keep_first_lengths};
 const ek_op *const ek_op_normalize = &normalize_op;
 
 static ek_status check_options(const ek_normalize_opts *opts)

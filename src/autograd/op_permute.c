@@ -174,10 +174,24 @@ static ek_status permute_backward(ek_node *node)
     return EK_OK;
 }
 
+static ek_status permute_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_axes *order = node->attributes;
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    int batch = -1, time = -1;
+    for (int i = 0; i < order->n; i++) {
+        int from = ek_axis_resolve(order->axis[i], order->n);
+        batch = from == x->batch_axis ? i : batch;
+        time = from == x->time_axis ? i : time;
+    }
+    return ek_place_lengths(node, 0, batch, time, lengths);
+}
+
 static const ek_op op_permute = {.name = "permute",
                                  .infer = permute_infer,
                                  .forward = {permute_forward, permute_forward},
-                                 .backward = {permute_backward, permute_backward}};
+                                 .backward = {permute_backward, permute_backward},
+                                 .lengths = permute_lengths};
 const ek_op *const ek_op_permute = &op_permute;
 
 ek_tensor *ek_permute(ek_tape *tape, ek_tensor *x, ek_axes order)

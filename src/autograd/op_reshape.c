@@ -45,11 +45,35 @@ static ek_status reshape_backward(ek_node *node)
     return ek_node_pass_grad(node, 0);
 }
 
+/* The axis of `to` that is axis i of `from` as it was: of its size, with as many elements before it.  Of several axes of
+ * size 1 side by side the first stays the first.  −1 if there is none. */
+static int same_axis(ek_shape from, int i, ek_shape to)
+{
+    int64_t before = 1, before_to = 1;
+    int ones = 0, found = -1; /* axes of size 1 directly before i */
+    for (int k = 0; k < i; k++) {
+        before *= from.dim[k];
+        ones = from.dim[k] == 1 ? ones + 1 : 0;
+    }
+    for (int j = 0; j < to.ndim && before_to <= before; before_to *= to.dim[j++])
+        if (before_to == before && to.dim[j] == from.dim[i] && (found < 0 || ones-- > 0))
+            found = j;
+    return found;
+}
+
+static ek_status reshape_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    const ek_shape from = node->in[0]->shape, to = node->out->shape;
+    return ek_place_lengths(node, 0, same_axis(from, x->batch_axis, to), same_axis(from, x->time_axis, to), lengths);
+}
+
 static const ek_op op_reshape = {.name = "reshape",
                                  .infer = reshape_infer,
                                  .forward = {reshape_forward, reshape_forward},
                                  .backward = {reshape_backward, reshape_backward},
-                                 .flags = EK_OP_VIEW};
+                                 .flags = EK_OP_VIEW,
+                                 .lengths = reshape_lengths};
 const ek_op *const ek_op_reshape = &op_reshape;
 
 ek_tensor *ek_reshape(ek_tape *tape, ek_tensor *x, ek_shape shape)

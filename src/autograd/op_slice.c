@@ -100,6 +100,27 @@ static ek_status slice_forward(ek_node *node)
     return EK_OK;
 }
 
+/* A part of the sequences, of the steps, or of another axis. */
+static ek_status slice_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const slice_attributes *attributes = node->attributes;
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    int axis = ek_axis_resolve(attributes->axis, node->out->shape.ndim);
+    int64_t size = node->out->shape.dim[axis], whole = node->in[0]->shape.dim[axis];
+    int64_t start = attributes->start < 0 ? attributes->start + whole : attributes->start;
+    if (size == whole || (axis != x->batch_axis && axis != x->time_axis)) {
+        *lengths = x;
+        return EK_OK;
+    }
+    const bool sequences = axis == x->batch_axis;
+    const int64_t n = sequences ? size : x->n, steps = sequences ? x->steps : size;
+    void *memory = ek_tape_alloc(node->tape, ek_lengths_bytes(n, steps));
+    if (!memory)
+        return EK_ERR_MEMORY;
+    *lengths = ek_lengths_window(memory, x, sequences ? start : 0, n, sequences ? 0 : start, steps);
+    return EK_OK;
+}
+
 #define OP_FILE "op_slice.c"
 #include "foreach_real.h"
 
@@ -107,7 +128,8 @@ static const ek_op op_slice = {.name = "slice",
                                .infer = slice_infer,
                                .forward = {slice_forward, slice_forward},
                                .backward = EK_BY_DTYPE(slice_backward),
-                               .flags = EK_OP_VIEW | EK_OP_ADDS_GRADIENT};
+                               .flags = EK_OP_VIEW | EK_OP_ADDS_GRADIENT,
+                               .lengths = slice_lengths};
 const ek_op *const ek_op_slice = &op_slice;
 
 ek_tensor *ek_slice(ek_tape *tape, ek_tensor *x, int axis, int64_t start, int64_t stop)

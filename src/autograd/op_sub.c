@@ -23,7 +23,8 @@ static const ek_binary_op binary_sub = {
     .op = {.name = "sub",
            .infer = ek_infer_broadcast,
            .forward = EK_BY_DTYPE(ek_binary_forward),
-           .backward = EK_BY_DTYPE(sub_backward)},
+           .backward = EK_BY_DTYPE(sub_backward),
+           .lengths = ek_broadcast_lengths},
     .forward_f32 = sub_forward_f32,
     .forward_f64 = sub_forward_f64};
 const ek_op *const ek_op_sub = &binary_sub.op;

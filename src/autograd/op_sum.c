@@ -26,7 +26,8 @@ static ek_status FN(sum_backward)(ek_node *node)
 static const ek_op op_sum = {.name = "sum",
                             .infer = ek_infer_reduction,
                             .forward = EK_BY_DTYPE(sum_forward),
-                            .backward = EK_BY_DTYPE(sum_backward)};
+                            .backward = EK_BY_DTYPE(sum_backward),
+                            .lengths = ek_reduction_lengths};
 const ek_op *const ek_op_sum = &op_sum;
 
 ek_tensor *ek_sum(ek_tape *tape, ek_tensor *x, ek_axes axes, bool keepdim)

@@ -141,6 +141,18 @@ ek_pool_plan ek_pool_find(const ek_node *node)
     return plan;
 }
 
+ek_status ek_pool_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    const ek_pool_plan plan = ek_pool_find(node);
+    for (int k = 0; k < 2; k++) {
+        int axis = k == 0 ? x->batch_axis : x->time_axis;
+        if (axis > 1 && !ek_window_keeps(axis == node->out->shape.ndim - 1 ? &plan.w : &plan.h))
+            return EK_OK;
+    }
+    return ek_keep_first_lengths(node, lengths);
+}
+
 static ek_status fit(const char *who, const char *axis, ek_window *w)
 {
     ek_status status = ek_window_fit(who, axis, w);

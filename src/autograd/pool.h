@@ -23,6 +23,8 @@ int ek_pool_rank(const ek_op *op);
 ek_status ek_pool_check_input(const ek_node *node);
 /* Shape rule of max and average pooling. */
 ek_status ek_infer_pool(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
+/* Rule for lengths of max and average pooling: kept where there is an output for each input. */
+ek_status ek_pool_lengths(const ek_node *node, const ek_lengths **lengths);
 ek_pool_plan ek_pool_find(const ek_node *node);
 /* Applies a pooling op; opts may be NULL.  A one-dimensional op takes kernel_w and index 0 of the options. */
 ek_tensor *ek_apply_pool(ek_tape *tape, const ek_op *op, ek_tensor *x, int64_t kernel_h, int64_t kernel_w,

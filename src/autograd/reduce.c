@@ -326,6 +326,22 @@ ek_status ek_infer_reduction(const ek_node *node, ek_dtype *dtype, ek_shape *sha
     return EK_OK;
 }
 
+/* Where an axis of the input is in the output; −1 where it is summed over. */
+static int remaining_axis(const ek_node *node, int axis)
+{
+    const unsigned axes = ek_reduction_axes(node, NULL);
+    int gone = 0;
+    for (int i = 0; i < axis && !((const ek_reduction_attributes *)node->attributes)->keepdim; i++)
+        gone += axes >> i & 1;
+    return axes >> axis & 1 ? -1 : axis - gone;
+}
+
+ek_status ek_reduction_lengths(const ek_node *node, const ek_lengths **lengths)
+{
+    const ek_lengths *x = ek_node_lengths(node, 0);
+    return ek_place_lengths(node, 0, remaining_axis(node, x->batch_axis), remaining_axis(node, x->time_axis), lengths);
+}
+
 ek_tensor *ek_apply_reduction(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_axes axes, bool keepdim)
 {
     ek_reduction_attributes attributes = {.axes = axes, .keepdim = keepdim};

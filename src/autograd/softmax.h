@@ -52,7 +52,8 @@ ek_status ek_lines_backward_f64(ek_node *node);
     static const ek_line_op lines_##NAME = {.op = {.name = #NAME,                                                      \
                                                    .infer = ek_infer_lines,                                            \
                                                    .forward = EK_BY_DTYPE(ek_lines_forward),                           \
-                                                   .backward = EK_BY_DTYPE(ek_lines_backward)},                        \
+                                                   .backward = EK_BY_DTYPE(ek_lines_backward),                         \
+                                                   .lengths = ek_keep_lengths},                                        \
                                             .forward_f32 = NAME##_forward_f32,                                         \
                                             .forward_f64 = NAME##_forward_f64,                                         \
                                             .backward_f32 = NAME##_backward_f32,                                       \

@@ -13,6 +13,12 @@ typedef struct ek_window {
  * for messages: "height". */
 ek_status ek_window_fit(const char *who, const char *axis, ek_window *window);
 
+/* Output o stands for input o: one for each, the window moving by one. */
+static inline bool ek_window_keeps(const ek_window *w)
+{
+    return w->out == w->in && (w->stride == 1 || w->in == 1);
+}
+
 /* begin … end−1 are the outputs for which this tap reads inside the input. */
 static inline void ek_window_reach(const ek_window *w, int64_t tap, int64_t *begin, int64_t *end)
 {

@@ -122,3 +122,29 @@ ek_module *ek_adaptive_avg_pool2d_layer(int64_t out_h, int64_t out_w)
 {
     return make_adaptive(2, out_h, out_w);
 }
+
+/* ---- over time -------------------------------------------------------------------------------------------------- */
+
+typedef struct time_pool {
+    int time_axis;
+    ek_time_pooling pooling;
+} time_pool;
+
+static ek_tensor *time_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    const time_pool *layer = ek_module_state(module);
+    return ek_pool_time(tape, x, layer->time_axis, layer->pooling);
+}
+
+static const ek_module_def time_def = {.type = "pool_time", .forward = time_forward, .state_bytes = sizeof(time_pool)};
+
+ek_module *ek_pool_time_layer(int time_axis, ek_time_pooling pooling)
+{
+    static const char *const names[] = {[EK_POOL_MEAN] = "mean", [EK_POOL_MAX] = "max", [EK_POOL_LAST] = "last"};
+    if (ek_need_time_pooling(time_def.type, pooling) != EK_OK)
+        return NULL;
+    ek_module *module = ek_module_new(&time_def, "%s(%s, axis=%d)", time_def.type, names[pooling], time_axis);
+    if (module)
+        *(time_pool *)ek_module_state(module) = (time_pool){.time_axis = time_axis, .pooling = pooling};
+    return module;
+}

@@ -64,6 +64,66 @@ const ek_lengths *ek_lengths_copy_to(void *memory, const ek_lengths *from)
     return to;
 }
 
+/* Position in from->step[begin … end−1], which ascends, of the first step that is `least` or later. */
+static int64_t first_step_from(const ek_lengths *from, int64_t begin, int64_t end, int64_t least)
+{
+    while (begin < end) {
+        int64_t middle = begin + (end - begin) / 2;
+        if (from->step[middle] < least)
+            begin = middle + 1;
+        else
+            end = middle;
+    }
+    return begin;
+}
+
+bool ek_lengths_hold(const ek_lengths *lengths, int64_t sequence, int64_t step)
+{
+    if (lengths->leading)
+        return step < lengths->length[sequence];
+    const int64_t end = lengths->start[sequence + 1];
+    int64_t at = first_step_from(lengths, lengths->start[sequence], end, step);
+    return at < end && lengths->step[at] == step;
+}
+
+/* Adds those of a sequence's steps that lie in `first` … first + to->steps − 1, counted from there, as sequence i. */
+static void add_sequence(ek_lengths *to, int64_t i, const ek_lengths *from, int64_t sequence, int64_t first)
+{
+    int64_t *length = (int64_t *)(to + 1), *start = length + to->n, *step = start + to->n + 1;
+    int64_t end = from->start[sequence + 1];
+    start[i] = to->total;
+    for (int64_t at = first_step_from(from, from->start[sequence], end, first);
+         at < end && from->step[at] - first < to->steps; at++) {
+        to->leading = to->leading && from->step[at] - first == to->total - start[i];
+        step[to->total++] = from->step[at] - first;
+    }
+    length[i] = to->total - start[i];
+    start[i + 1] = to->total;
+}
+
+const ek_lengths *ek_lengths_window(void *memory, const ek_lengths *from, int64_t first, int64_t n, int64_t first_step,
+                                    int64_t steps)
+{
+    ek_lengths *to = lay_out(memory, from->batch_axis, from->time_axis, n, steps);
+    ((int64_t *)(to + 1))[n] = 0; /* start[0], where there is no sequence to set it */
+    for (int64_t i = 0; i < n; i++)
+        add_sequence(to, i, from, first + i, first_step);
+    return to;
+}
+
+const ek_lengths *ek_lengths_join(void *memory, int parts, const ek_lengths *const *part)
+{
+    int64_t n = 0, at = 0;
+    for (int k = 0; k < parts; k++)
+        n += part[k]->n;
+    ek_lengths *to = lay_out(memory, part[0]->batch_axis, part[0]->time_axis, n, part[0]->steps);
+    ((int64_t *)(to + 1))[n] = 0;
+    for (int k = 0; k < parts; k++)
+        for (int64_t i = 0; i < part[k]->n; i++)
+            add_sequence(to, at++, part[k], i, 0);
+    return to;
+}
+
 bool ek_lengths_equal(const ek_lengths *a, const ek_lengths *b)
 {
     return a == b || (a->n == b->n && a->steps == b->steps && a->total == b->total &&

@@ -389,11 +389,11 @@ START_TEST(right_answers_are_counted)
         ck_error(EK_ERR_ARGUMENT, "count_correct: the target tensor is NULL");
         ek_tensor *cube = ek_zeros((ek_dtype)dtype, EK_SHAPE(7, 2, 1));
         ck_assert_int_eq(ek_count_correct(cube, right), -1);
-        ck_error(EK_ERR_SHAPE, "count_correct: expected logits (N, C) and targets (N), got (7, 2, 1) and (7,)");
+        ck_error(EK_ERR_SHAPE, "count_correct: expected logits (N, C, …) and targets (N, …), got (7, 2, 1) and (7,)");
         ek_tensor *none = ek_zeros((ek_dtype)dtype, EK_SHAPE(0, 2)), *no_target = ek_zeros(EK_I64, EK_SHAPE(0));
         ck_assert_int_eq(ek_count_correct(none, no_target), 0);
         ck_assert_int_eq(ek_count_correct(logits, no_target), -1);
-        ck_error(EK_ERR_SHAPE, "count_correct: expected logits (N, C) and targets (N), got (7, 2) and (0,)");
+        ck_error(EK_ERR_SHAPE, "count_correct: expected logits (N, C, …) and targets (N, …), got (7, 2) and (0,)");
         ek_tensor *all[] = {logits, right, wrong, outside, cube, none, no_target};
         for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
             ek_tensor_free(all[i]);

@@ -10,6 +10,12 @@ const ek_lengths *ek_node_lengths(const ek_node *node, int i)
     return node->lengths && i >= 0 && i < node->n_in ? node->lengths[i] : NULL;
 }
 
+ek_status ek_fail_lengths(const char *who, int i, int j)
+{
+    return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths, or on different axes; give both the same, "
+                                 "or take them from one with ek_with_lengths()", who, i, j);
+}
+
 ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths)
 {
     const ek_lengths *carried = ek_node_lengths(node, i);
@@ -22,14 +28,13 @@ ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_
         *lengths = moved ? ek_lengths_on_axes(node->tape, carried, batch_axis, time_axis) : carried;
         return *lengths ? EK_OK : EK_ERR_MEMORY;
     }
-    if ((*lengths)->batch_axis == batch_axis && (*lengths)->time_axis == time_axis &&
-        ek_lengths_equal(*lengths, carried))
-        return EK_OK;
-    int other = 0;
-    while (!ek_node_lengths(node, other))
-        other++;
-    return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths, or on different axes; give both the same, "
-                                 "or take them from one with ek_with_lengths()", node->op->name, other, i);
+    int first = 0;
+    while (!ek_node_lengths(node, first))
+        first++;
+    return (*lengths)->batch_axis == batch_axis && (*lengths)->time_axis == time_axis &&
+                   ek_lengths_equal(*lengths, carried)
+               ? EK_OK
+               : ek_fail_lengths(node->op->name, first, i);
 }
 
 ek_status ek_keep_lengths(const ek_node *node, const ek_lengths **lengths)

@@ -90,6 +90,7 @@ ek_status FN(ek_loss_backward)(ek_node *node)
 
 #else
 #include "loss.h"
+#include "sequence.h"
 
 enum { BLOCK = 256 };
 
@@ -129,10 +130,32 @@ ek_status ek_infer_loss(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
     return EK_OK;
 }
 
+/* The loss of the valid steps alone, in the order of the sequences: as rows, in which the padding has no part. */
+static ek_tensor *apply_to_rows(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_tensor *target,
+                                const loss_attributes *attributes)
+{
+    const ek_tensor *carrier = x->lengths ? x : target;
+    const ek_lengths *lengths = carrier->lengths, *other = target->lengths;
+    if (other && (other->batch_axis != lengths->batch_axis || other->time_axis != lengths->time_axis ||
+                  !ek_lengths_equal(other, lengths))) {
+        ek_fail_lengths(op->name, 0, 1);
+        return ek_tape_fail(tape);
+    }
+    if (carrier->tape != tape && !(lengths = ek_lengths_on_tape(tape, lengths)))
+        return ek_tape_fail(tape);
+    const ek_rows *rows = ek_rows_make(tape, lengths, EK_ROWS_BY_SEQUENCE);
+    ek_tensor *in[] = {ek_pack_rows(tape, x, rows), ek_pack_rows(tape, target, rows)};
+    ek_tensor *y = ek_apply(tape, op, 2, in, attributes, sizeof *attributes);
+    return y && attributes->reduction == EK_REDUCE_NONE ? ek_unpack_rows(tape, y, rows) : y;
+}
+
 ek_tensor *ek_apply_loss(ek_tape *tape, const ek_op *op, ek_tensor *x, ek_tensor *target, ek_reduction reduction,
                          double p)
 {
     loss_attributes attributes = {.reduction = reduction, .p = p};
+    const bool padded = x && target && (x->lengths || target->lengths) && ek_shape_equal(x->shape, target->shape);
+    if (padded && ek_tape_usable(tape, op->name))
+        return apply_to_rows(tape, op, x, target, &attributes);
     return ek_apply(tape, op, 2, (ek_tensor *[]){x, target}, &attributes, sizeof attributes);
 }
 #endif

@@ -40,6 +40,8 @@ int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 /* For a rule: what input i carries goes to these axes of the output; nothing does where it carries none, or the output
  * has no such axes of these sizes (an axis of −1 says so).  EK_ERR_SHAPE when *lengths holds others already. */
 ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths);
+/* Fails with the sentence that inputs i and j carry different lengths. */
+ek_status ek_fail_lengths(const char *who, int i, int j);
 /* Rules for ek_op.lengths: the output carries what input 0 does; what all inputs of NumPy's broadcasting do that are not
  * repeated along these axes. */
 ek_status ek_keep_first_lengths(const ek_node *node, const ek_lengths **lengths);

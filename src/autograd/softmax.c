@@ -39,10 +39,10 @@ static inline double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL ma
     return FN(fold)(lane);
 }
 
-EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max,
-                                       double *sum)
+EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, bool line, const REAL *x, REAL *y,
+                                       REAL *max, double *sum)
 {
-    if (inner == 1) {
+    if (line) {
         max[0] = FN(line_max)(n, x);
         sum[0] = FN(line_exp_sum)(n, x, y, max[0]);
     } else {
@@ -73,7 +73,12 @@ EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, cons
 
 void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
 {
-    FN(softmax_tile)(n, inner, width, x, y, max, sum);
+    FN(softmax_tile)(n, inner, width, inner == 1, x, y, max, sum);
+}
+
+void FN(ek_softmax_columns)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
+{
+    FN(softmax_tile)(n, inner, width, false, x, y, max, sum);
 }
 
 EK_KERNEL static void FN(dot_tile)(int64_t n, int64_t inner, int width, const REAL *a, const REAL *b, double *sum)

@@ -89,8 +89,8 @@ EK_API ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *
 EK_API void *ek_node_save(ek_node *node, size_t bytes);
 /* The lengths that input i carried in the forward; NULL if none. */
 EK_API const ek_lengths *ek_node_lengths(const ek_node *node, int i);
-/* A rule for ek_op.lengths: the output carries what the inputs do, on the same axes.  EK_ERR_SHAPE when two inputs carry
- * different ones; none when the output has not these axes. */
+/* A rule for ek_op.lengths: the output carries what the inputs do, on the same axes.  EK_ERR_SHAPE when two inputs differ
+ * in that; none when the output has not these axes. */
 EK_API ek_status ek_keep_lengths(const ek_node *node, const ek_lengths **lengths);
 /* Memory until the running forward or backward function returns.  NULL on failure. */
 EK_API void *ek_node_scratch(ek_node *node, size_t bytes);
@@ -163,6 +163,26 @@ EK_API ek_tensor *ek_slice(ek_tape *tape, ek_tensor *x, int axis, int64_t start,
 EK_API ek_tensor *ek_concat(ek_tape *tape, ek_tensor *const *xs, int n, int axis);
 
 /* ---- padded sequences -------------------------------------------------------------------------------------------- */
+/* What ops do with lengths (tensor.h).  Where inputs have to agree and do not, it is EK_ERR_SHAPE.
+ *
+ *   elementwise, dropout, softmax, norms  kept; add, sub, mul, div: of all inputs that carry some, on the axes they
+ *                                         have after broadcasting, unless repeated along one of them
+ *   linear                                x's kept, unless the last axis is one of the two
+ *   matmul                                kept on leading axes, rows of op(a), columns of op(b); rows before columns
+ *   sum, mean                             kept, renumbered, unless summed over one of the two
+ *   reshape, flatten                      kept where both axes are still there with as many elements before them
+ *   permute                               follow their axes
+ *   slice                                 of the batch: of those sequences; of time: the valid steps within, maybe none
+ *   concat                                along the batch: one after the other (all steps valid where there are none);
+ *                                         along time: none; along another axis: kept, all have to agree
+ *   conv, pool                            kept where batch and time keep their size with stride 1 (conv: and none is the
+ *                                         channel axis); windows read the padding, so ek_zero_padding() first
+ *   embedding                             those of the indices
+ *   losses                                valid positions count; EK_REDUCE_NONE keeps them, with 0 in the padding
+ *   pack, pool_time                       used up; unpack, with_lengths: those of `like`
+ *
+ * Softmax, sum and mean along the time axis itself take the padding in; ek_pool_time() does not. */
+
 /* The orders in which the valid steps of a padded tensor become rows. */
 typedef enum ek_row_order {
     EK_ROWS_BY_SEQUENCE = 0, /* sequence after sequence, each in the order of time */
@@ -177,15 +197,17 @@ EK_API ek_tensor *ek_pack(ek_tape *tape, ek_tensor *x, ek_row_order order);
 /* The way back: rows (Σ lengths, …) to a tensor with the lengths of `like`, its batch and time axis where `like` has
  * them, and the other axes of `rows` around them; 0 in the padding.  `like` gives lengths and axes only. */
 EK_API ek_tensor *ek_unpack(ek_tape *tape, ek_tensor *rows, const ek_tensor *like, ek_row_order order);
-/* The same elements as x with the lengths of `like`, none where that carries none or is NULL: a view.  EK_ERR_SHAPE when
- * the batch and time axis of `like` have another size in x. */
+/* The same elements as x with the lengths of `like`, none where that carries none or is NULL: a view.  EK_ERR_SHAPE
+ * when the batch and time axis of `like` have another size in x. */
 EK_API ek_tensor *ek_with_lengths(ek_tape *tape, ek_tensor *x, const ek_tensor *like);
 /* x with zeros in the padding, through which no gradient flows; x itself when it carries no lengths. */
 EK_API ek_tensor *ek_zero_padding(ek_tape *tape, ek_tensor *x);
 
 typedef enum ek_time_pooling { EK_POOL_MEAN = 0, EK_POOL_MAX = 1, EK_POOL_LAST = 2 } ek_time_pooling;
 /* Takes the mean, the largest value (NaN wins) or the last one along an axis, which the output no longer has: over the
- * valid steps where x carries lengths, whose time axis has to be this one (EK_ERR_SHAPE), over all elsewhere. */
+ * valid steps where x carries lengths, whose time axis has to be this one (EK_ERR_SHAPE), over all elsewhere.  0 where
+ * there is no step.  The first of equal largest values gets the gradient, the padding exactly 0.  The result of a
+ * sequence has the same bits whatever it was padded to. */
 EK_API ek_tensor *ek_pool_time(ek_tape *tape, ek_tensor *x, int time_axis, ek_time_pooling pooling);
 
 /* ---- elementwise ------------------------------------------------------------------------------------------------ */
@@ -217,14 +239,19 @@ typedef struct ek_cross_entropy_opts {
 } ek_cross_entropy_opts;
 EK_API ek_cross_entropy_opts ek_cross_entropy_opts_default(void);
 /* −log softmax(logits)[target], softmax over axis 1.  logits (N, C) or (N, C, d1, …); target int64 (N) or (N, d1, …).
- * A target outside 0 … C−1 that is not ignore_index is EK_ERR_ARGUMENT.  Mean over no target is NaN, as in PyTorch. */
+ * A target outside 0 … C−1 that is not ignore_index is EK_ERR_ARGUMENT.  Mean over no target is NaN, as in PyTorch.
+ * Where logits (N, C, …, T, …) or target (N, …, T, …) carry lengths (or both, the same), positions in the padding are
+ * ignored, whatever stands there: no loss, no part in the mean, gradient 0.  The batch axis has to be 0, and the time
+ * axis of the logits behind that of the classes (EK_ERR_SHAPE). */
 EK_API ek_tensor *ek_cross_entropy(ek_tape *tape, ek_tensor *logits, ek_tensor *target,
                                    const ek_cross_entropy_opts *opts);
-/* How many rows of (N, C) logits have their largest value (the first of equals; NaN is largest) at the target; −1 on
- * failure, which a target outside 0 … C−1 is.  Not an op. */
+/* At how many positions of (N, C, …) logits the largest value (the first of equals; NaN is largest) is at the target
+ * (N, …); −1 on failure, which a target outside 0 … C−1 is.  Positions in the padding of either do not count: of (N, C, T)
+ * logits with lengths there are ek_lengths.total that do.  Not an op. */
 EK_API int64_t ek_count_correct(const ek_tensor *logits, const ek_tensor *target);
 
-/* Elementwise losses of x against a target of the same shape, both differentiable. */
+/* Elementwise losses of x against a target of the same shape, both differentiable.  Where one carries lengths (or both,
+ * the same), losses in the padding are 0 and the mean is that of the valid elements. */
 EK_API ek_tensor *ek_mse_loss(ek_tape *tape, ek_tensor *x, ek_tensor *target, ek_reduction reduction);
 EK_API ek_tensor *ek_l1_loss(ek_tape *tape, ek_tensor *x, ek_tensor *target, ek_reduction reduction);
 /* ½d² for |d| ≤ delta, delta·(|d| − ½·delta) beyond; delta > 0. */

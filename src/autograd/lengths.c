@@ -12,8 +12,8 @@ const ek_lengths *ek_node_lengths(const ek_node *node, int i)
 
 ek_status ek_fail_lengths(const char *who, int i, int j)
 {
-    return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths, or on different axes; give both the same, "
-                                 "or take them from one with ek_with_lengths()", who, i, j);
+    return ek_fail(EK_ERR_SHAPE, "%s: inputs %d and %d carry different lengths, or on different axes; give both the "
+                                 "same, or take them from one with ek_with_lengths()", who, i, j);
 }
 
 ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths)

@@ -36,14 +36,14 @@ unsigned ek_broadcast_axes(ek_shape from, ek_shape to);
 /* Offset in a tensor of shape `from` of the element that broadcasts to row-major position `flat` of `to`. */
 int64_t ek_broadcast_offset(ek_shape from, ek_shape to, int64_t flat);
 
-/* ---- lengths (lengths.c) ------------------------------------------------------------------------------------------ */
+/* ---- lengths (lengths.c) ----------------------------------------------------------------------------------------- */
 /* For a rule: what input i carries goes to these axes of the output; nothing does where it carries none, or the output
  * has no such axes of these sizes (an axis of −1 says so).  EK_ERR_SHAPE when *lengths holds others already. */
 ek_status ek_place_lengths(const ek_node *node, int i, int batch_axis, int time_axis, const ek_lengths **lengths);
 /* Fails with the sentence that inputs i and j carry different lengths. */
 ek_status ek_fail_lengths(const char *who, int i, int j);
-/* Rules for ek_op.lengths: the output carries what input 0 does; what all inputs of NumPy's broadcasting do that are not
- * repeated along these axes. */
+/* Rules for ek_op.lengths: the output carries what input 0 does; what all inputs of NumPy's broadcasting do that are
+ * not repeated along these axes. */
 ek_status ek_keep_first_lengths(const ek_node *node, const ek_lengths **lengths);
 ek_status ek_broadcast_lengths(const ek_node *node, const ek_lengths **lengths);
 /* A copy of `lengths` for other axes, in memory of the tape; NULL on failure. */

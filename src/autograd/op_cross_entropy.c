@@ -186,20 +186,21 @@ static positions find_positions(ek_shape target, const ek_lengths *of_logits, co
 }
 
 /* Batch first in both; the logits have their classes before time; both agree. */
-static ek_status check_lengths(const char *who, ek_shape logits, const ek_lengths *of_logits, const ek_lengths *of_target)
+static ek_status check_lengths(const char *who, ek_shape logits, const ek_lengths *of_logits,
+                               const ek_lengths *of_target)
 {
     if (of_logits && of_logits->batch_axis == 0 && of_logits->time_axis == 1)
-        return ek_fail(EK_ERR_SHAPE, "%s: the steps of the logits %s lie along axis 1, which is the class axis: ek_permute() "
-                                     "(N, T, C) to (N, C, T)", who, EK_TEXT(logits));
+        return ek_fail(EK_ERR_SHAPE, "%s: the steps of the logits %s lie along axis 1, which is the class axis: "
+                                     "ek_permute() (N, T, C) to (N, C, T)", who, EK_TEXT(logits));
     if ((of_logits && of_logits->batch_axis != 0) || (of_target && of_target->batch_axis != 0))
-        return ek_fail(EK_ERR_SHAPE, "%s: expected lengths with batch axis 0, got %d in the %s: ek_permute() puts axes in "
-                                     "another order", who,
+        return ek_fail(EK_ERR_SHAPE, "%s: expected lengths with batch axis 0, got %d in the %s: ek_permute() puts axes "
+                                     "in another order", who,
                        of_logits && of_logits->batch_axis != 0 ? of_logits->batch_axis : of_target->batch_axis,
                        of_logits && of_logits->batch_axis != 0 ? "logits" : "target");
     if (of_logits && of_target &&
         (of_logits->time_axis != of_target->time_axis + 1 || !ek_lengths_equal(of_logits, of_target)))
-        return ek_fail(EK_ERR_SHAPE, "%s: logits and target carry different lengths, or on different axes; give both the "
-                                     "same, or take them off one with ek_with_lengths(tape, x, NULL)", who);
+        return ek_fail(EK_ERR_SHAPE, "%s: logits and target carry different lengths, or on different axes; give both "
+                                     "the same, or take them off one with ek_with_lengths(tape, x, NULL)", who);
     return EK_OK;
 }
 

@@ -197,8 +197,8 @@ static ek_status infer_pool_time(const ek_node *node, ek_dtype *dtype, ek_shape 
         return ek_fail(EK_ERR_ARGUMENT, "pool_time: expected an axis of %s, got %d; negative axes count from the end",
                        EK_TEXT(*shape), attributes->time_axis);
     if (lengths && lengths->time_axis != axis)
-        return ek_fail(EK_ERR_SHAPE, "pool_time: expected time axis %d, along which the lengths of the input %s lie, got "
-                                     "%d; ek_with_lengths(tape, x, NULL) takes them off", lengths->time_axis,
+        return ek_fail(EK_ERR_SHAPE, "pool_time: expected time axis %d, along which the lengths of the input %s lie, "
+                                     "got %d; ek_with_lengths(tape, x, NULL) takes them off", lengths->time_axis,
                        EK_TEXT(*shape), axis);
     shape->ndim--;
     for (int i = axis; i < shape->ndim; i++)

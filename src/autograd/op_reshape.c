@@ -45,8 +45,8 @@ static ek_status reshape_backward(ek_node *node)
     return ek_node_pass_grad(node, 0);
 }
 
-/* The axis of `to` that is axis i of `from` as it was: of its size, with as many elements before it.  Of several axes of
- * size 1 side by side the first stays the first.  −1 if there is none. */
+/* The axis of `to` that is axis i of `from` as it was: of its size, with as many elements before it.  Of several axes
+ * of size 1 side by side the first stays the first.  −1 if there is none. */
 static int same_axis(ek_shape from, int i, ek_shape to)
 {
     int64_t before = 1, before_to = 1;

@@ -28,8 +28,8 @@ ek_tile ek_tile_at(const ek_lines *lines, int64_t index);
  * NaN or +∞, or nothing but −∞, gives NaN. */
 void ek_softmax_tile_f32(int64_t n, int64_t inner, int width, const float *x, float *y, float *max, double *sum);
 void ek_softmax_tile_f64(int64_t n, int64_t inner, int width, const double *x, double *y, double *max, double *sum);
-/* The same, summed in the order of lines side by side also where there is only one (inner = 1): the bits of a line do not
- * depend on how many stand beside it. */
+/* The same, summed in the order of lines side by side also where there is only one (inner = 1): the bits of a line do
+ * not depend on how many stand beside it. */
 void ek_softmax_columns_f32(int64_t n, int64_t inner, int width, const float *x, float *y, float *max, double *sum);
 void ek_softmax_columns_f64(int64_t n, int64_t inner, int width, const double *x, double *y, double *max, double *sum);
 /* sum[j] = Σ a·b over line j; b may be NULL, for 1. */

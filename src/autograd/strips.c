@@ -26,8 +26,8 @@ ek_strip ek_strip_at(const ek_strips *strips, int64_t index)
 {
     const int64_t outer = index / strips->side_by_side, beside = index % strips->side_by_side * strips->width;
     const ek_lengths *lengths = strips->lengths;
-    ek_strip strip = {.begin = outer * strips->steps * strips->stride + beside, .place = outer * strips->stride + beside,
-                      .length = strips->steps};
+    ek_strip strip = {.begin = outer * strips->steps * strips->stride + beside,
+                      .place = outer * strips->stride + beside, .length = strips->steps};
     if (lengths) {
         int64_t sequence = index / strips->per_sequence % lengths->n;
         strip.length = lengths->length[sequence];

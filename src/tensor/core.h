@@ -105,12 +105,12 @@ const ek_lengths *ek_lengths_copy_to(void *memory, const ek_lengths *lengths);
 /* The sequences are valid in their first length[i] ≥ 0 steps.  `memory` as above, not overlapping `length`. */
 const ek_lengths *ek_lengths_fill(void *memory, int batch_axis, int time_axis, int64_t n, int64_t steps,
                                   const int64_t *length);
-/* Sequences first … first + n − 1 with those of their steps that lie in first_step … first_step + steps − 1, counted from
- * there, of which a sequence may have none.  `memory` for n and steps. */
+/* Sequences first … first + n − 1 with those of their steps that lie in first_step … first_step + steps − 1, counted
+ * from there, of which a sequence may have none.  `memory` for n and steps. */
 const ek_lengths *ek_lengths_window(void *memory, const ek_lengths *from, int64_t first, int64_t n, int64_t first_step,
                                     int64_t steps);
-/* The sequences of all parts one after the other, on the axes of the first; the parts have equally many steps.  `memory`
- * for the sum of their n. */
+/* The sequences of all parts one after the other, on the axes of the first; the parts have equally many steps.
+ * `memory` for the sum of their n. */
 const ek_lengths *ek_lengths_join(void *memory, int parts, const ek_lengths *const *part);
 /* Is this step of this sequence valid? */
 bool ek_lengths_hold(const ek_lengths *lengths, int64_t sequence, int64_t step);

@@ -151,7 +151,8 @@ static void *lengths_memory(ek_tensor *t, int64_t n, int64_t steps)
 static ek_status check_axes(const char *who, const ek_tensor *t, int64_t n, int64_t steps, int *batch_axis,
                             int *time_axis)
 {
-    const int ndim = t->shape.ndim, batch = ek_axis_resolve(*batch_axis, ndim), time = ek_axis_resolve(*time_axis, ndim);
+    const int ndim = t->shape.ndim;
+    const int batch = ek_axis_resolve(*batch_axis, ndim), time = ek_axis_resolve(*time_axis, ndim);
     if (t->tape)
         return ek_fail(EK_ERR_STATE, "%s: the tensor belongs to a tape; set the lengths of the input, from which ops "
                                      "pass them on, or use ek_with_lengths()", who);

@@ -10,7 +10,8 @@ static void assert_lengths(const char *what, const ek_lengths *got, int batch_ax
 {
     ck_assert_msg(got, "%s: no lengths", what);
     ck_assert_msg(got->batch_axis == batch_axis && got->time_axis == time_axis,
-                  "%s: on axes %d and %d, expected %d and %d", what, got->batch_axis, got->time_axis, batch_axis, time_axis);
+                  "%s: on axes %d and %d, expected %d and %d", what, got->batch_axis, got->time_axis, batch_axis,
+                  time_axis);
     ck_assert_msg(got->n == n && got->steps == steps, "%s: %lld sequences of %lld steps, expected %lld of %lld", what,
                   (long long)got->n, (long long)got->steps, (long long)n, (long long)steps);
     int64_t total = 0;
@@ -296,10 +297,12 @@ START_TEST(conflicting_lengths_are_refused)
         assert_op_fails(EK_ERR_SHAPE, text, call_mse_loss, in, 2, NULL);
     }
     assert_op_fails(EK_ERR_SHAPE,
-                    "concat: expected all lengths with batch axis 0 and time axis 1, got 1 and 0 (input 1)", call_concat, in, 2, &(int){0});
+                    "concat: expected all lengths with batch axis 0 and time axis 1, got 1 and 0 (input 1)",
+                    call_concat, in, 2, &(int){0});
     ck_ok(ek_tensor_set_lengths(wide, (int64_t[]){2, 1}, 2, 0, 1));
     assert_op_fails(EK_ERR_SHAPE, "with_lengths: expected 2 sequences along axis 0 and 3 steps along axis 1, as the "
-                                  "tensor has that gives the lengths, got (2, 2)", call_with_lengths, (ek_tensor *[]){a, wide},
+                                  "tensor has that gives the lengths, got (2, 2)", call_with_lengths,
+                    (ek_tensor *[]){a, wide},
                     2, NULL);
     assert_op_fails(EK_ERR_ARGUMENT, "with_lengths: input 0 is NULL", call_with_lengths, (ek_tensor *[]){NULL, a}, 2,
                     NULL);

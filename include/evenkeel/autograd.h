@@ -89,8 +89,8 @@ EK_API ek_tensor *ek_apply(ek_tape *tape, const ek_op *op, int n_in, ek_tensor *
 EK_API void *ek_node_save(ek_node *node, size_t bytes);
 /* The lengths that input i carried in the forward; NULL if none. */
 EK_API const ek_lengths *ek_node_lengths(const ek_node *node, int i);
-/* A rule for ek_op.lengths: the output carries what the inputs do, on the same axes.  EK_ERR_SHAPE when two inputs differ
- * in that; none when the output has not these axes. */
+/* A rule for ek_op.lengths: the output carries what the inputs do, on the same axes.  EK_ERR_SHAPE when two inputs
+ * differ in that; none when the output has not these axes. */
 EK_API ek_status ek_keep_lengths(const ek_node *node, const ek_lengths **lengths);
 /* Memory until the running forward or backward function returns.  NULL on failure. */
 EK_API void *ek_node_scratch(ek_node *node, size_t bytes);
@@ -175,8 +175,8 @@ EK_API ek_tensor *ek_concat(ek_tape *tape, ek_tensor *const *xs, int n, int axis
  *   slice                                 of the batch: of those sequences; of time: the valid steps within, maybe none
  *   concat                                along the batch: one after the other (all steps valid where there are none);
  *                                         along time: none; along another axis: kept, all have to agree
- *   conv, pool                            kept where batch and time keep their size with stride 1 (conv: and none is the
- *                                         channel axis); windows read the padding, so ek_zero_padding() first
+ *   conv, pool                            kept where batch and time keep their size with stride 1 (conv: and none is
+ *                                         the channel axis); windows read the padding, so ek_zero_padding() first
  *   embedding                             those of the indices
  *   losses                                valid positions count; EK_REDUCE_NONE keeps them, with 0 in the padding
  *   pack, pool_time                       used up; unpack, with_lengths: those of `like`
@@ -246,8 +246,8 @@ EK_API ek_cross_entropy_opts ek_cross_entropy_opts_default(void);
 EK_API ek_tensor *ek_cross_entropy(ek_tape *tape, ek_tensor *logits, ek_tensor *target,
                                    const ek_cross_entropy_opts *opts);
 /* At how many positions of (N, C, …) logits the largest value (the first of equals; NaN is largest) is at the target
- * (N, …); −1 on failure, which a target outside 0 … C−1 is.  Positions in the padding of either do not count: of (N, C, T)
- * logits with lengths there are ek_lengths.total that do.  Not an op. */
+ * (N, …); −1 on failure, which a target outside 0 … C−1 is.  Positions in the padding of either do not count: of
+ * (N, C, T) logits with lengths there are ek_lengths.total that do.  Not an op. */
 EK_API int64_t ek_count_correct(const ek_tensor *logits, const ek_tensor *target);
 
 /* Elementwise losses of x against a target of the same shape, both differentiable.  Where one carries lengths (or both,

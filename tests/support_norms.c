@@ -10,9 +10,19 @@ const char *norm_name(norm_kind kind)
     return names[kind];
 }
 
+int64_t norm_sample_size(const norm_case *c, int64_t sample)
+{
+    return c->rows ? c->rows[sample] * c->before * c->after : c->s;
+}
+
 int64_t norm_numel(const norm_case *c)
 {
-    return c->n * c->c * c->s;
+    int64_t numel = 0;
+    if (!c->rows || c->kind == ANY_VIEWS)
+        return c->n * c->c * c->s;
+    for (int64_t i = 0; i < c->n; i++)
+        numel += c->c * norm_sample_size(c, i);
+    return numel;
 }
 
 int64_t norm_groups(const norm_case *c)
@@ -46,21 +56,40 @@ static int64_t view_group(ek_view v, int64_t i)
     return b * v.group + g;
 }
 
+/* Which sample, or batch of a view, row `row` of a ragged case belongs to. */
+static int64_t row_owner(const norm_case *c, int64_t row)
+{
+    int64_t owner = 0;
+    while (row >= c->rows[owner])
+        row -= c->rows[owner++];
+    return owner;
+}
+
 static int64_t channel_of(const norm_case *c, int64_t i)
 {
     if (c->kind == ANY_VIEWS)
         return view_group(c->affine, i);
+    if (c->rows)
+        return i / c->after % c->c;
     return c->channels_last ? i % c->c : i / c->s % c->c;
 }
 
 static int64_t sample_of(const norm_case *c, int64_t i)
 {
-    return i / (c->c * c->s);
+    return c->rows ? row_owner(c, i / (c->before * c->c * c->after)) : i / (c->c * c->s);
+}
+
+/* A plane is what a sample has in one channel. */
+static int64_t plane_of(const norm_case *c, int64_t i)
+{
+    return sample_of(c, i) * c->c + channel_of(c, i);
 }
 
 static int64_t group_of(const norm_case *c, int64_t i)
 {
-    const int64_t sample = sample_of(c, i), channel = channel_of(c, i);
+    if (c->kind == ANY_VIEWS && c->rows)
+        return row_owner(c, i / (c->stats.group * c->stats.inner)) * c->stats.group + i / c->stats.inner % c->stats.group;
+    const int64_t sample = c->kind == ANY_VIEWS ? 0 : sample_of(c, i), channel = channel_of(c, i);
     switch (c->kind) {
     case BATCH_NORM: return channel;
     case LAYER_NORM:
@@ -89,6 +118,13 @@ const char *norm_text(const norm_case *c)
              c->channels_last ? " channels last" : "", c->weight ? " weight" : "", c->bias ? " bias" : "",
              c->given ? " given" : "", c->instance ? " instance" : "", c->batch ? " batch" : "",
              c->unbiased ? " unbiased" : "");
+    if (c->rows) {
+        size_t used = strlen(text);
+        used += (size_t)snprintf(text + used, sizeof text - used, " before=%lld after=%lld rows", (long long)c->before,
+                                 (long long)c->after);
+        for (int64_t i = 0; i < c->n && used < sizeof text; i++)
+            used += (size_t)snprintf(text + used, sizeof text - used, " %lld", (long long)c->rows[i]);
+    }
     return text;
 }
 
@@ -266,6 +302,8 @@ enum { IN, LN, BN };
 typedef struct switch_tables {
     long double *mean[3], *var[3];
     long double w[3], u[3];
+    int64_t numel;
+    int64_t *plane; /* [numel] the plane of each element */
 } switch_tables;
 
 static int64_t switch_index(const norm_case *c, int kind, int64_t plane)
@@ -273,10 +311,24 @@ static int64_t switch_index(const norm_case *c, int kind, int64_t plane)
     return kind == IN ? plane : kind == LN ? plane / c->c : plane % c->c;
 }
 
-/* How many elements share a statistic of this kind, and by what the published code divides in one dimension. */
-static long double switch_count(const norm_case *c, int kind)
+static long double plane_size(const norm_case *c, int64_t plane)
 {
-    return (long double)(kind == IN ? c->s : kind == LN ? c->c * c->s : c->n * c->s);
+    return (long double)norm_sample_size(c, plane / c->c);
+}
+
+/* How many elements share a plane's statistic of this kind. */
+static long double switch_count(const norm_case *c, int kind, int64_t plane)
+{
+    long double all = 0;
+    for (int64_t i = 0; i < c->n; i++)
+        all += (long double)norm_sample_size(c, i);
+    return kind == IN ? plane_size(c, plane) : kind == LN ? (long double)c->c * plane_size(c, plane) : all;
+}
+
+/* The published code for one dimension, whose planes are single values by shape. */
+static bool one_dimension(const norm_case *c)
+{
+    return !c->rows && c->s == 1;
 }
 
 static bool shares(const norm_case *c, int kind, int64_t plane, int64_t other)
@@ -285,31 +337,32 @@ static bool shares(const norm_case *c, int kind, int64_t plane, int64_t other)
 }
 
 /* Mean and variance over all elements of a group, straight from the elements; only the published code's variances for
- * planes are means over unbiased plane variances plus the spread of the plane means. */
+ * planes are means over unbiased plane variances plus the spread of the plane means, where a plane weighs what it has of
+ * the group's elements. */
 static void switch_statistic(const norm_case *c, const norm_inputs *in, int kind, int64_t plane, switch_tables *t)
 {
     const int64_t at = switch_index(c, kind, plane), planes = c->n * c->c;
-    const long double count = switch_count(c, kind);
+    const long double count = switch_count(c, kind, plane);
     long double mean = 0, squares = 0, within = 0, between = 0;
-    for (int64_t i = 0; i < norm_numel(c); i++)
-        if (shares(c, kind, plane, i / c->s))
+    for (int64_t i = 0; i < t->numel; i++)
+        if (shares(c, kind, plane, t->plane[i]))
             mean += (long double)in->x[i] / count;
-    for (int64_t i = 0; i < norm_numel(c); i++)
-        if (shares(c, kind, plane, i / c->s))
+    for (int64_t i = 0; i < t->numel; i++)
+        if (shares(c, kind, plane, t->plane[i]))
             squares += ((long double)in->x[i] - mean) * ((long double)in->x[i] - mean);
     t->mean[kind][at] = mean;
     t->var[kind][at] = squares / count;
     if (!c->unbiased)
         return;
-    if (kind == IN || c->s == 1) {
+    if (kind == IN || one_dimension(c)) {
         t->var[kind][at] = count > 1 ? squares / (count - 1) : 0;
         return;
     }
-    const long double members = count / (long double)c->s;
     for (int64_t p = 0; p < planes; p++)
         if (shares(c, kind, plane, p)) {
-            within += t->var[IN][p] / members;
-            between += (t->mean[IN][p] - mean) * (t->mean[IN][p] - mean) / members;
+            const long double share = plane_size(c, p) / count;
+            within += t->var[IN][p] * share;
+            between += (t->mean[IN][p] - mean) * (t->mean[IN][p] - mean) * share;
         }
     t->var[kind][at] = within + between;
 }
@@ -317,13 +370,13 @@ static void switch_statistic(const norm_case *c, const norm_inputs *in, int kind
 /* ∂(variance of `kind`)/∂x_i for a member i of plane q. */
 static long double switch_variance_slope(const norm_case *c, int kind, long double x, int64_t q, const switch_tables *t)
 {
-    const long double count = switch_count(c, kind), mean = t->mean[kind][switch_index(c, kind, q)];
+    const long double count = switch_count(c, kind, q), mean = t->mean[kind][switch_index(c, kind, q)];
     if (!c->unbiased)
         return 2 * (x - mean) / count;
-    if (kind == IN || c->s == 1)
+    if (kind == IN || one_dimension(c))
         return count > 1 ? 2 * (x - mean) / (count - 1) : 0;
-    const long double s = (long double)c->s, own = t->mean[IN][q];
-    return 2 * (x - own) / ((s - 1) * (count / s)) + 2 * (own - mean) / count;
+    const long double s = plane_size(c, q), own = t->mean[IN][q];
+    return (s > 1 ? 2 * (x - own) / ((s - 1) * (count / s)) : 0) + 2 * (own - mean) / count;
 }
 
 static void softmax_weights(const norm_case *c, const double *logits, long double *weights)
@@ -365,14 +418,15 @@ static void switch_dx(const norm_case *c, const norm_inputs *in, const switch_ta
                       norm_outputs *out)
 {
     const int64_t planes = c->n * c->c;
-    for (int64_t i = 0; i < norm_numel(c); i++) {
-        const int64_t q = i / c->s;
+    for (int64_t i = 0; i < t->numel; i++) {
+        const int64_t q = t->plane[i];
         const long double gamma = c->weight ? in->gamma[q % c->c] : 1;
         long double sum = gamma * (long double)in->dy[i] * g->r[q], size = fabsl(sum);
         for (int kind = IN; kind <= BN; kind++) {
             if (kind == BN && c->given)
                 continue;
-            const long double slope = switch_variance_slope(c, kind, in->x[i], q, t), count = switch_count(c, kind);
+            const long double slope = switch_variance_slope(c, kind, in->x[i], q, t),
+                              count = switch_count(c, kind, q);
             const long double slope_size = fabsl(slope) + (g->r[q] > 0 ? 2 / (count * g->r[q]) : 0);
             for (int64_t p = 0; p < planes; p++)
                 if (shares(c, kind, p, q)) {
@@ -392,7 +446,9 @@ static void switch_backward(const norm_case *c, const norm_inputs *in, const swi
     for (int64_t p = 0; p < c->n * c->c; p++) {
         const long double gamma = c->weight ? in->gamma[p % c->c] : 1, r = g->r[p];
         /* y = γ·(x − M)·r + β: ∂y/∂M = −γ·r, ∂y/∂V = −½·γ·x̂·r² */
-        for (int64_t i = p * c->s; i < (p + 1) * c->s; i++) {
+        for (int64_t i = 0; i < t->numel; i++) {
+            if (t->plane[i] != p)
+                continue;
             const long double d = gamma * (long double)in->dy[i];
             g->m[p] -= d * r;
             g->v[p] -= d * hat[i] * r * r / 2;
@@ -414,7 +470,11 @@ static void switch_backward(const norm_case *c, const norm_inputs *in, const swi
 static void switchable(const norm_case *c, const norm_inputs *in, long double *hat, norm_outputs *out)
 {
     const int64_t planes = c->n * c->c;
-    switch_tables t;
+    switch_tables t = {.numel = norm_numel(c)};
+    t.plane = malloc((size_t)(t.numel + 1) * sizeof *t.plane);
+    ck_assert_ptr_nonnull(t.plane);
+    for (int64_t i = 0; i < t.numel; i++)
+        t.plane[i] = plane_of(c, i);
     for (int kind = IN; kind <= BN; kind++) {
         t.mean[kind] = long_room(planes);
         t.var[kind] = long_room(planes);
@@ -440,14 +500,16 @@ static void switchable(const norm_case *c, const norm_inputs *in, long double *h
             var += t.u[kind] * t.var[kind][switch_index(c, kind, p)];
         }
         g.r[p] = inverse_root(var + (long double)c->eps);
-        for (int64_t i = p * c->s; i < (p + 1) * c->s; i++)
-            hat[i] = apply(c, in, out, i, mean, g.r[p]);
+        for (int64_t i = 0; i < t.numel; i++)
+            if (t.plane[i] == p)
+                hat[i] = apply(c, in, out, i, mean, g.r[p]);
     }
     switch_backward(c, in, &t, hat, &g, out);
     for (int kind = IN; kind <= BN; kind++) {
         free(t.mean[kind]);
         free(t.var[kind]);
     }
+    free(t.plane);
     free(g.m);
     free(g.v);
     free(g.m_size);

@@ -2,7 +2,10 @@
  * It shares nothing with the library: no views, no plans, no finish.
  *
  * x has n samples, c channels and s positions, as (N, C, S) or, channels last, (N, S, C).  LayerNorm and RMSNorm see n
- * rows of c elements, s = 1. */
+ * rows of c elements, s = 1.
+ *
+ * Ragged: sample i has rows[i] rows, each (before, c, after); they stand one after the other.  LayerNorm and RMSNorm take
+ * all rows of a sample together then. */
 #ifndef EK_TEST_SUPPORT_NORMS_H
 #define EK_TEST_SUPPORT_NORMS_H
 
@@ -22,6 +25,8 @@ enum { NORM_KINDS = SWITCHABLE_NORM + 1 };
 typedef struct norm_case {
     norm_kind kind;
     int64_t n, c, s, groups; /* groups of channels: GroupNorm */
+    const int64_t *rows;     /* [n] of a ragged case, NULL elsewhere; ANY_VIEWS: of the batches of `stats` */
+    int64_t before, after;   /* of a ragged case, which has no s */
     bool channels_last;
     double eps;
     bool weight, bias;
@@ -53,6 +58,7 @@ typedef struct norm_outputs {
 const char *norm_name(norm_kind kind);
 int64_t norm_numel(const norm_case *c);
 int64_t norm_groups(const norm_case *c); /* pairs (mean, var) */
+int64_t norm_sample_size(const norm_case *c, int64_t sample); /* its elements in each channel */
 int norm_weights(const norm_case *c);    /* logits of SwitchableNorm in use; 0 for the others */
 int64_t norm_at(const norm_case *c, int64_t sample, int64_t channel, int64_t position);
 /* "group_norm n=2 c=6 s=3 …", static storage. */

@@ -444,6 +444,38 @@ START_TEST(views_of_the_op)
 }
 END_TEST
 
+/* x (4, 3, 2) as sequences of 3 and 1 steps. */
+START_TEST(ragged_views_of_the_op)
+{
+    op_inputs in = {.x = ones(EK_F32, EK_SHAPE(4, 3, 2)), .weight = ones(EK_F32, EK_SHAPE(3))};
+    ek_normalize_opts opts = good_opts();
+    opts.stats = (ek_view){2, 0, 3, 2};
+    opts.stats_outer = (const int64_t[]){3, 1};
+    ek_tape *t = ek_tape_new();
+    ck_made(ek_normalize(t, in.x, in.weight, NULL, NULL, NULL, &opts, NULL));
+    ek_tape_free(t);
+    opts.stats_outer = (const int64_t[]){3, 2};
+    op_fails(&in, &opts, EK_ERR_SHAPE,
+             "normalize: expected a statistics view (batch, 0, group, inner) whose 5 rows, Σ stats_outer, have 24 "
+             "elements, got (2, 0, 3, 2)");
+    opts.stats_outer = (const int64_t[]){5, -1};
+    op_fails(&in, &opts, EK_ERR_SHAPE, "normalize: expected stats_outer ≥ 0, got -1 for batch 1");
+    opts.stats_outer = (const int64_t[]){INT64_MAX, 1};
+    op_fails(&in, &opts, EK_ERR_SHAPE, "normalize: expected stats_outer ≥ 0");
+    opts.stats_outer = (const int64_t[]){INT64_MAX, 0};
+    op_fails(&in, &opts, EK_ERR_SHAPE, "whose 9223372036854775807 rows");
+    opts.stats_outer = (const int64_t[]){3, 1};
+    opts.stats.outer = 1;
+    op_fails(&in, &opts, EK_ERR_SHAPE, "got (2, 1, 3, 2)");
+    opts.stats = (ek_view){-1, 0, 3, 2};
+    op_fails(&in, &opts, EK_ERR_SHAPE, "got (-1, 0, 3, 2)");
+    opts.stats = (ek_view){2, 0, 2, 3};
+    op_fails(&in, &opts, EK_ERR_ARGUMENT, "cuts across the groups of the statistics view (2, 0, 2, 3)");
+    ek_tensor_free(in.x);
+    ek_tensor_free(in.weight);
+}
+END_TEST
+
 START_TEST(tensors_of_the_op)
 {
     ek_tensor *x = ones(EK_F32, EK_SHAPE(4, 3, 2));
@@ -509,10 +541,6 @@ START_TEST(mixing_options_of_the_op)
     opts = good;
     opts.mean = opts.var = three;
     op_fails(&in, &opts, EK_ERR_ARGUMENT, "normalize: a switchable norm mixes centered statistics of its own");
-    opts = good;
-    opts.stats = (ek_view){1, 4, 3, 2};
-    op_fails(&in, &opts, EK_ERR_ARGUMENT,
-             "normalize: a switchable norm's statistics view is (N, 1, C, S), got outer = 4");
     mix.running_mean = three;
     op_fails(&in, &good, EK_ERR_ARGUMENT, "normalize: running_mean and running_var are given together or not at all");
     mix.running_var = two;
@@ -531,5 +559,5 @@ int main(void)
     return RUN_TESTS("norm errors", options_of_norms_over_channels, options_of_the_other_norms, choosing_statistics,
                      shapes_of_batch_norm, one_value_per_channel, shapes_of_instance_norm, shapes_of_group_norm,
                      shapes_of_layer_norm, shapes_of_switchable_norm, types_do_not_convert, memory_that_runs_out,
-                     views_of_the_op, tensors_of_the_op, mixing_options_of_the_op);
+                     views_of_the_op, ragged_views_of_the_op, tensors_of_the_op, mixing_options_of_the_op);
 }

@@ -29,12 +29,20 @@ static ek_view affine_view(const norm_case *c)
 {
     if (c->kind == ANY_VIEWS)
         return c->affine;
+    if (c->rows)
+        return (ek_view){1, norm_numel(c) / (c->c * c->after), c->c, c->after};
     return c->channels_last ? (ek_view){1, c->n * c->s, c->c, 1} : (ek_view){1, c->n, c->c, c->s};
 }
 
 /* The table of the design document. */
 static ek_view stats_view(const norm_case *c)
 {
+    if (c->rows && c->kind != BATCH_NORM && c->kind != ANY_VIEWS) {
+        if (c->kind == LAYER_NORM || c->kind == RMS_NORM)
+            return (ek_view){c->n, 0, 1, c->before * c->c * c->after};
+        return c->kind == GROUP_NORM ? (ek_view){c->n, 0, c->groups, c->c / c->groups * c->after}
+                                     : (ek_view){c->n, 0, c->c, c->after};
+    }
     switch (c->kind) {
     case BATCH_NORM: return affine_view(c);
     case ANY_VIEWS: return c->stats;
@@ -66,6 +74,11 @@ static run forward_and_backward(const norm_case *c, const norm_inputs *in, ek_dt
                           .running_var = r.var};
     ek_normalize_opts opts = {.stats = stats_view(c), .affine = affine_view(c), .eps = c->eps,
                               .center = c->kind != RMS_NORM, .mean = r.mean, .var = r.var};
+    int64_t *outer = malloc((size_t)(c->n + 1) * sizeof *outer); /* on no tape: the op keeps a copy */
+    const bool whole = c->kind == LAYER_NORM || c->kind == RMS_NORM || c->kind == ANY_VIEWS;
+    for (int64_t i = 0; c->rows && i < (c->kind == ANY_VIEWS ? c->stats.batch : c->n); i++)
+        outer[i] = c->rows[i] * (whole ? 1 : c->before);
+    opts.stats_outer = c->rows && opts.stats.outer == 0 ? outer : NULL;
     if (c->kind == SWITCHABLE_NORM) {
         r.mean_weight = tensor(dtype, norm_weights(c), in->mean_logits, needs & NEED_LOGITS);
         r.var_weight = tensor(dtype, norm_weights(c), in->var_logits, needs & NEED_LOGITS);
@@ -73,6 +86,7 @@ static run forward_and_backward(const norm_case *c, const norm_inputs *in, ek_dt
         opts.mean = opts.var = NULL;
     }
     r.y = ek_normalize(r.tape, r.x, r.weight, r.bias, r.mean_weight, r.var_weight, &opts, &r.stats);
+    free(outer);
     ck_assert_msg(r.y != NULL, "%s: %s", norm_text(c), ek_last_error());
     if (needs)
         ck_ok(ek_backward_from(r.tape, r.y, r.dy));
@@ -127,7 +141,10 @@ static void compare_stats(const norm_case *c, const norm_inputs *in, const run *
         largest = fmax(largest, fabs(in->x[i]));
     const double slack = (double)(200 + norm_numel(c) / 64) * DBL_EPSILON;
     ck_assert_int_eq(r->stats.groups, pairs);
-    ck_assert_int_eq(r->stats.count * pairs, norm_numel(c));
+    if (c->rows && c->kind != SWITCHABLE_NORM && c->kind != BATCH_NORM)
+        ck_assert_int_eq(r->stats.count, 0);
+    else
+        ck_assert_int_eq(r->stats.count * pairs, norm_numel(c));
     for (int64_t g = 0; g < pairs; g++) {
         const double var = out->var[g];
         ck_assert_msg(fabs(r->stats.mean[g] - out->mean[g]) <= slack * largest,
@@ -198,6 +215,15 @@ static bool coin(ek_rng *rng)
     return ek_rng_u64(rng) & 1;
 }
 
+static int64_t draw_divisor(int64_t n, ek_rng *rng)
+{
+    int64_t divisor;
+    do
+        divisor = 1 + ek_rng_below(rng, n);
+    while (n % divisor);
+    return divisor;
+}
+
 static norm_case draw_case(ek_rng *rng)
 {
     static const double eps[] = {1e-5, 1e-5, 1e-3, 0};
@@ -215,23 +241,47 @@ static norm_case draw_case(ek_rng *rng)
     } else {
         c.batch = ek_rng_below(rng, 4) > 0;
         c.given = c.batch && coin(rng);
+        c.channels_last = c.s > 1 && coin(rng);
         c.instance = c.s > 1 || coin(rng);
         c.unbiased = coin(rng) && (c.s > 1 || (c.c > 1 && c.n > 1));
     }
     if (c.kind == GROUP_NORM)
-        do
-            c.groups = 1 + ek_rng_below(rng, c.c);
-        while (c.c % c.groups);
+        c.groups = draw_divisor(c.c, rng);
+    return c;
+}
+
+enum { MOST_SAMPLES = 9 };
+
+/* Batches whose samples have different numbers of rows: the valid steps of padded sequences.  Some have a single row. */
+static norm_case draw_ragged(int64_t rows[MOST_SAMPLES], ek_rng *rng)
+{
+    static const int64_t channels[] = {1, 2, 3, 4, 6, 8, 33, 64, 70}, positions[] = {1, 1, 1, 2, 3, 5, 35};
+    norm_case c = draw_case(rng);
+    c.channels_last = false;
+    c.s = 0;
+    c.rows = rows;
+    do {
+        c.n = 1 + ek_rng_below(rng, MOST_SAMPLES);
+        c.c = channels[ek_rng_below(rng, 9)];
+        c.before = positions[ek_rng_below(rng, 7)];
+        c.after = positions[ek_rng_below(rng, 7)];
+        for (int64_t i = 0; i < c.n; i++)
+            rows[i] = ek_rng_below(rng, 8) ? 1 + ek_rng_below(rng, coin(rng) ? 200 : 8) : 1;
+    } while (norm_numel(&c) > (c.kind == SWITCHABLE_NORM ? 900 : 6000));
+    c.instance = true;
+    c.unbiased = c.kind == SWITCHABLE_NORM && coin(rng);
+    c.groups = c.kind == GROUP_NORM ? draw_divisor(c.c, rng) : 1;
     return c;
 }
 
 enum { CASES_PER_TEST = 40, RANDOM_TESTS = 12 };
 
-static void random_cases(ek_dtype dtype, int seed)
+static void random_cases(ek_dtype dtype, int seed, bool ragged)
 {
     for (int i = 0; i < CASES_PER_TEST; i++) {
         ek_rng rng = ek_rng_seed((uint64_t)(seed * CASES_PER_TEST + i));
-        norm_case c = draw_case(&rng);
+        int64_t rows[MOST_SAMPLES];
+        norm_case c = ragged ? draw_ragged(rows, &rng) : draw_case(&rng);
         norm_inputs in = draw_inputs(&c, 3 * ek_rng_normal(&rng), exp(ek_rng_normal(&rng)), &rng);
         unsigned needs = ek_rng_below(&rng, 3) ? NEED_ALL : (unsigned)ek_rng_below(&rng, 16);
         if (!c.weight)
@@ -247,13 +297,52 @@ static void random_cases(ek_dtype dtype, int seed)
 
 START_TEST(random_cases_in_float64)
 {
-    random_cases(EK_F64, _i);
+    random_cases(EK_F64, _i, false);
 }
 END_TEST
 
 START_TEST(random_cases_in_float32)
 {
-    random_cases(EK_F32, RANDOM_TESTS + _i);
+    random_cases(EK_F32, RANDOM_TESTS + _i, false);
+}
+END_TEST
+
+START_TEST(random_ragged_cases)
+{
+    random_cases(EK_F64, 2 * RANDOM_TESTS + _i, true);
+    random_cases(EK_F32, 3 * RANDOM_TESTS + _i, true);
+}
+END_TEST
+
+/* Ragged batches that have no rows at all between others, and blocks of rows at their seams; LN over time that leaves an
+ * axis before the normalized ones alone: (N, T, before, D) in groups of (N, before). */
+START_TEST(ragged_views)
+{
+    static const int64_t rows[][5] = {{0, 3, 0, 1, 0}, {64, 65, 1, 63, 0}, {128, 0, 1, 129, 1}, {1, 1, 1, 1, 1}};
+    static const ek_view views[] = {{5, 0, 3, 1}, {5, 0, 70, 1}, {5, 0, 3, 4}, {5, 0, 1, 6}, {5, 0, 1, 1}};
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 5; k++)
+            for (int variant = 0; variant < 4; variant++) {
+                ek_rng rng = ek_rng_seed((uint64_t)(100 * i + 10 * k + variant));
+                norm_case c = {.kind = ANY_VIEWS, .eps = 1e-5, .s = 1, .weight = variant > 0, .bias = variant > 1,
+                               .stats = views[k], .rows = rows[i]};
+                const int64_t width = c.stats.group * c.stats.inner;
+                int64_t all = 0;
+                for (int b = 0; b < 5; b++)
+                    all += rows[i][b];
+                /* γ per column, per element of a run, or one for all */
+                const bool columns = c.stats.inner == 1;
+                c.affine = (ek_view){1, all * width / (columns ? width : c.stats.inner),
+                                     columns ? c.stats.group : c.stats.inner, 1};
+                if (variant == 3)
+                    c.affine = (ek_view){1, 1, 1, all * width};
+                c.c = c.affine.group;
+                c.n = all * width / c.c;
+                norm_inputs in = draw_inputs(&c, 2, 1, &rng);
+                unsigned needs = NEED_X | (c.weight ? NEED_WEIGHT : 0u) | (c.bias ? NEED_BIAS : 0u);
+                check_case(&c, &in, coin(&rng) ? EK_F32 : EK_F64, needs);
+                norm_free(&in, NULL);
+            }
 }
 END_TEST
 
@@ -586,6 +675,8 @@ int main(void)
     TCase *tcase = tcase_create("norm oracle");
     tcase_add_loop_test(tcase, random_cases_in_float64, 0, RANDOM_TESTS);
     tcase_add_loop_test(tcase, random_cases_in_float32, 0, RANDOM_TESTS);
+    tcase_add_loop_test(tcase, random_ragged_cases, 0, RANDOM_TESTS);
+    tcase_add_test(tcase, ragged_views);
     tcase_add_loop_test(tcase, random_views, 0, 3);
     tcase_add_loop_test(tcase, long_shapes, 0, LONG_CASES);
     tcase_add_loop_test(tcase, large_offsets, 0, WAYS);

@@ -324,7 +324,7 @@ typedef struct ek_normalize_opts {
     double eps;                 /* inside the square root */
     bool center;                /* false: RMSNorm, m ≡ 0 and v = mean(x²) */
     ek_tensor *mean, *var;      /* [groups]: normalize by these instead of the input's own; both or neither */
-    const ek_switch_opts *switchable; /* SwitchableNorm: stats is (N, 1, C, S); NULL for every other norm */
+    const ek_switch_opts *switchable; /* SwitchableNorm: a group of stats is a sample's channel; else NULL */
 } ek_normalize_opts;
 
 /* What the input's own statistics were, one pair per group of `stats` (per channel's batch pair for a switchable norm),
@@ -337,7 +337,7 @@ typedef struct ek_normalize_stats {
 
 /* y = γ·(x − M)·(V + eps)^−½ + β, and γ ≡ 1, β ≡ 0 where weight or bias is NULL.  mean_weight and var_weight are the
  * switchable norm's logits ([3], [2] or [1] in the order IN, LN, BN), NULL otherwise.  Each is of x's type.  Variances
- * are biased; where V + eps is 0, rstd is 0.  `stats` (may be NULL) receives the input's statistics when they were
+ * are biased; where V + eps is 0 or a group has one element, rstd is 0.  `stats` (may be NULL) receives the input's statistics when they were
  * computed.  docs/norms-internals.md derives the backward pass. */
 EK_API ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_tensor *mean_weight,
                                ek_tensor *var_weight, const ek_normalize_opts *opts, ek_normalize_stats *stats);

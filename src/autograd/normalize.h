@@ -1,6 +1,6 @@
 /* The pieces of `normalize`: how its views walk memory (normalize_plan.c), how statistics are mixed
- * (normalize_switch.c), what stands between its passes (normalize_finish.c), and the op with its kernels
- * (op_normalize.c). */
+ * (normalize_switch.c), what stands between its passes (normalize_finish.c), the op with its kernels, forward and
+ * backward (op_normalize.c), and what it takes (normalize.c). */
 #ifndef EK_NORMALIZE_H
 #define EK_NORMALIZE_H
 
@@ -8,8 +8,19 @@
 
 enum {
     NORM_PIECE = 4096, /* elements reduced at a time: two passes over them stay in the first-level cache */
-    COLUMN_BLOCK = 64  /* neighbouring columns reduced together */
+    COLUMN_BLOCK = 64, /* neighbouring columns reduced together */
+    COLUMN_ROWS = NORM_PIECE / COLUMN_BLOCK /* rows of such a block */
 };
+
+/* Batches of the statistics view that have different numbers of rows of group·inner elements (`outer`): they stand in
+ * memory one after the other.  Memory of the tape. */
+typedef struct norm_ragged {
+    const int64_t *outer;       /* [batch] rows of each */
+    const int64_t *first_row;   /* [batch + 1] rows before it */
+    const int64_t *row_batch;   /* [rows] the batch of each row */
+    const int64_t *first_block; /* [batch + 1] blocks of COLUMN_ROWS rows before it: a block has rows of one batch only */
+    const int64_t *block_batch; /* [blocks] the batch of each block */
+} norm_ragged;
 
 /* The two views of x, turned into loops.  All of it depends on shapes alone.
  *
@@ -19,21 +30,54 @@ enum {
  * groups, if any, are the same columns. */
 typedef struct norm_plan {
     ek_view stats, affine;
-    int64_t numel, groups, per_group; /* groups of `stats`, and elements in each */
+    const norm_ragged *ragged; /* NULL: every batch has stats.outer rows, which is 0 elsewhere */
+    int64_t numel, groups;     /* groups of `stats` */
     bool columns;
     int64_t run, n_runs;
     bool vector_affine;
     int64_t affine_groups; /* 0: no weight and no bias */
 } norm_plan;
 
-/* EK_ERR_SHAPE or EK_ERR_ARGUMENT when the views do not factor x, or not in a way the kernels walk. */
-ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine);
+/* EK_ERR_SHAPE or EK_ERR_ARGUMENT when the views do not factor x, or not in a way the kernels walk; EK_ERR_MEMORY. */
+ek_status ek_norm_plan_make(norm_plan *plan, ek_tape *tape, int64_t numel, const ek_normalize_opts *opts,
+                            bool has_affine);
 
 /* Group of the element at flat index p. */
 static inline int64_t norm_group(ek_view v, int64_t p)
 {
     int64_t row = p / v.inner;
     return row / (v.group * v.outer) * v.group + row % v.group;
+}
+
+/* The same in the statistics view, where batches may be ragged. */
+static inline int64_t norm_stats_group(const norm_plan *plan, int64_t p)
+{
+    if (!plan->ragged)
+        return norm_group(plan->stats, p);
+    int64_t row = p / plan->stats.inner;
+    return plan->ragged->row_batch[row / plan->stats.group] * plan->stats.group + row % plan->stats.group;
+}
+
+/* Rows of group·inner elements: how many a batch has, its first one, and the batch of a row. */
+static inline int64_t norm_rows(const norm_plan *plan, int64_t batch)
+{
+    return plan->ragged ? plan->ragged->outer[batch] : plan->stats.outer;
+}
+
+static inline int64_t norm_first_row(const norm_plan *plan, int64_t batch)
+{
+    return plan->ragged ? plan->ragged->first_row[batch] : batch * plan->stats.outer;
+}
+
+static inline int64_t norm_row_batch(const norm_plan *plan, int64_t row)
+{
+    return plan->ragged ? plan->ragged->row_batch[row] : row / plan->stats.outer;
+}
+
+/* K: elements of a group. */
+static inline int64_t norm_count(const norm_plan *plan, int64_t group)
+{
+    return norm_rows(plan, plan->ragged ? group / plan->stats.group : 0) * plan->stats.inner;
 }
 
 /* (count, mean, sum of squared deviations) of a part of a group. */
@@ -74,7 +118,7 @@ static inline double norm_rstd(double variance, double eps)
 
 typedef struct norm_split {
     int64_t segment, pieces_per_segment;  /* runs: contiguous elements, cut into pieces of NORM_PIECE */
-    int64_t rows_per_block, blocks;       /* columns: rows of one partial result, partial results per batch */
+    int64_t blocks;                       /* columns: partial results per batch where batches are alike */
     int64_t tasks, grain, results;
 } norm_split;
 
@@ -100,15 +144,28 @@ static inline int64_t norm_column_blocks(ek_view stats)
     return (stats.group + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 }
 
-static inline norm_tile norm_tile_at(int64_t q, ek_view stats, const norm_split *split)
+/* The batch of a block of rows, and the first block of a batch. */
+static inline int64_t norm_block_batch(const norm_plan *plan, const norm_split *split, int64_t block)
 {
-    int64_t column = q % norm_column_blocks(stats) * COLUMN_BLOCK, row_block = q / norm_column_blocks(stats);
-    int64_t batch = row_block / split->blocks, first = row_block % split->blocks * split->rows_per_block;
+    return plan->ragged ? plan->ragged->block_batch[block] : block / split->blocks;
+}
+
+static inline int64_t norm_first_block(const norm_plan *plan, const norm_split *split, int64_t batch)
+{
+    return plan->ragged ? plan->ragged->first_block[batch] : batch * split->blocks;
+}
+
+static inline norm_tile norm_tile_at(int64_t q, const norm_plan *plan, const norm_split *split)
+{
+    const ek_view stats = plan->stats;
+    int64_t column = q % norm_column_blocks(stats) * COLUMN_BLOCK, block = q / norm_column_blocks(stats);
+    int64_t batch = norm_block_batch(plan, split, block);
+    int64_t first = (block - norm_first_block(plan, split, batch)) * COLUMN_ROWS, rows = norm_rows(plan, batch) - first;
     return (norm_tile){
-        .start = (batch * stats.outer + first) * stats.group + column,
+        .start = (norm_first_row(plan, batch) + first) * stats.group + column,
         .group = batch * stats.group + column,
-        .result = row_block * stats.group + column,
-        .rows = stats.outer - first < split->rows_per_block ? stats.outer - first : split->rows_per_block,
+        .result = block * stats.group + column,
+        .rows = rows < COLUMN_ROWS ? rows : COLUMN_ROWS,
         .columns = stats.group - column < COLUMN_BLOCK ? stats.group - column : COLUMN_BLOCK,
     };
 }
@@ -140,10 +197,14 @@ void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, 
 
 /* ---- SwitchableNorm's finish (normalize_switch.c) ---------------------------------------------------------------- */
 typedef struct switch_saved {
-    int64_t n, c, s;   /* samples, channels, elements per plane */
-    int n_weights;     /* of IN, LN, BN, those in use */
+    int64_t n, c, s;       /* samples, channels, elements per plane: the most that one has */
+    const int64_t *outer;  /* [n] where planes differ: sample i has outer[i]·inner elements in each; NULL: s */
+    int64_t inner;
+    int n_weights;         /* of IN, LN, BN, those in use */
     bool instance, batch, batch_given, unbiased;
     double w[3], u[3]; /* softmax of mean_weight, var_weight; [IN, LN, BN], 0 where not in use */
+    double *share;     /* [n] weight of a sample in the means over n: its elements over those of the largest sample */
+    double shares;     /* their sum: n where all are alike */
     double *v_in;      /* [n·c] within-plane variances */
     double *m_ln, *v_ln; /* [n] */
     double *m_bn, *v_bn; /* [c] that were mixed in */
@@ -175,6 +236,8 @@ typedef struct normalize_attributes {
 norm_saved *ek_norm_saved_make(ek_node *node);
 /* The input's statistics for whoever asked; saved->rstd still holds the sums of squares. */
 ek_status ek_norm_report(ek_node *node, const norm_saved *saved);
+/* Those sums of squares to r. */
+void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved);
 /* SwitchableNorm's M and r; running: [2][C] means and variances, or NULL. */
 ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
                       const double *running);
@@ -190,5 +253,8 @@ typedef struct norm_work {
 ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted);
 /* s1, s2 to dM = −r·s1, dV = −½·r²·s2, to dm, dv, to what each element gets: dm/K and 2·dv/K. */
 void ek_norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work);
+
+/* ---- what the op takes (normalize.c) ----------------------------------------------------------------------------- */
+ek_status ek_norm_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shape);
 
 #endif

@@ -35,9 +35,17 @@ static double *report_room(ek_node *node, int64_t n, ek_status *status)
         *status = EK_ERR_MEMORY;
         return NULL;
     }
+    const bool differ = attr->plan.ragged && !attr->switchable;
     *attr->stats = (ek_normalize_stats){.mean = room, .var = room + n, .groups = n,
-                                        .count = attr->plan.numel / (n ? n : 1)};
+                                        .count = differ || !n ? 0 : attr->plan.numel / n};
     return room;
+}
+
+/* Biased variance of a group from its sum of squares; a group without elements has none. */
+static double variance_of(const norm_plan *plan, int64_t group, double squares)
+{
+    const int64_t k = norm_count(plan, group);
+    return k > 0 ? squares / (double)k : 0;
 }
 
 ek_status ek_norm_report(ek_node *node, const norm_saved *saved)
@@ -47,9 +55,19 @@ ek_status ek_norm_report(ek_node *node, const norm_saved *saved)
     double *room = report_room(node, plan->groups, &status);
     for (int64_t g = 0; room && g < plan->groups; g++) {
         room[g] = saved->mean[g];
-        room[plan->groups + g] = saved->rstd[g] / (double)plan->per_group;
+        room[plan->groups + g] = variance_of(plan, g, saved->rstd[g]);
     }
     return status;
+}
+
+void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved)
+{
+    const norm_plan *plan = &attr->plan;
+    /* One element less its own mean is 0 whatever r is; r = 0 makes its gradient exactly 0, too. */
+    for (int64_t g = 0; g < plan->groups; g++)
+        saved->rstd[g] = attr->center && norm_count(plan, g) == 1
+                             ? 0
+                             : norm_rstd(variance_of(plan, g, saved->rstd[g]), attr->eps);
 }
 
 ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
@@ -97,9 +115,10 @@ void ek_norm_finish_backward(const normalize_attributes *attr, const norm_saved 
     }
     if (attr->switchable)
         ek_switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
-    const double k = (double)plan->per_group;
-    const double spread = attr->switchable && attr->mix.unbiased && k > 1 ? k - 1 : k;
     for (int64_t i = 0; i < plan->groups; i++) {
+        const int64_t count = norm_count(plan, i);
+        const double k = (double)(count > 0 ? count : 1); /* no element will ask for what has none to spread over */
+        const double spread = attr->switchable && attr->mix.unbiased && count > 1 ? k - 1 : k;
         g->s1[i] /= k;
         g->s2[i] *= 2 / spread;
     }

@@ -1,9 +1,20 @@
 /* From two views of a tensor to the loops that walk it. */
 #include "normalize.h"
 
-static ek_status check_view(const char *name, ek_view v, int64_t numel)
+/* rows: Σ outer where batches are ragged, which then is that of the one batch to look at; −1: they are alike. */
+static ek_status check_view(const char *name, ek_view v, int64_t rows, int64_t numel)
 {
     int64_t product;
+    if (rows >= 0) {
+        if (v.batch >= 0 && v.outer == 0 && v.group >= 1 && v.inner >= 0 &&
+            !__builtin_mul_overflow(rows, v.group, &product) && !__builtin_mul_overflow(product, v.inner, &product) &&
+            product == numel)
+            return EK_OK;
+        return ek_fail(EK_ERR_SHAPE, "normalize: expected %s view (batch, 0, group, inner) whose %lld rows, Σ "
+                                     "stats_outer, have %lld elements, got (%lld, %lld, %lld, %lld)", name,
+                       (long long)rows, (long long)numel, (long long)v.batch, (long long)v.outer, (long long)v.group,
+                       (long long)v.inner);
+    }
     if (v.batch < 0 || v.outer < 0 || v.group < 1 || v.inner < 0 ||
         __builtin_mul_overflow(v.batch, v.outer, &product) || __builtin_mul_overflow(product, v.group, &product) ||
         __builtin_mul_overflow(product, v.inner, &product) || product != numel)
@@ -28,21 +39,68 @@ static bool divides(int64_t a, int64_t b)
     return a > 0 && b % a == 0;
 }
 
-ek_status ek_norm_plan_make(norm_plan *plan, int64_t numel, ek_view stats, ek_view affine, bool has_affine)
+/* Σ outer, or −1 with the failure for one that is negative or a sum that overflows. */
+static int64_t count_rows(const ek_normalize_opts *opts)
 {
-    ek_status status = check_view("a statistics", stats, numel);
+    int64_t rows = 0;
+    for (int64_t b = 0; b < opts->stats.batch; b++)
+        if (opts->stats_outer[b] < 0 || __builtin_add_overflow(rows, opts->stats_outer[b], &rows)) {
+            ek_fail(EK_ERR_SHAPE, "normalize: expected stats_outer ≥ 0, got %lld for batch %lld",
+                    (long long)opts->stats_outer[b], (long long)b);
+            return -1;
+        }
+    return rows;
+}
+
+/* The tables of ragged batches, in one piece; NULL on failure. */
+static const norm_ragged *ragged_new(ek_tape *tape, const ek_normalize_opts *opts, int64_t rows)
+{
+    const int64_t batches = opts->stats.batch;
+    int64_t blocks = 0;
+    for (int64_t b = 0; b < batches; b++)
+        blocks += (opts->stats_outer[b] + COLUMN_ROWS - 1) / COLUMN_ROWS;
+    norm_ragged *ragged = ek_tape_alloc(tape, sizeof *ragged);
+    int64_t *outer = ragged ? ek_tape_alloc(tape, (size_t)(3 * batches + 2 + rows + blocks) * sizeof *outer) : NULL;
+    if (!outer)
+        return NULL;
+    int64_t *first_row = outer + batches, *first_block = first_row + batches + 1;
+    int64_t *row_batch = first_block + batches + 1, *block_batch = row_batch + rows;
+    *ragged = (norm_ragged){outer, first_row, row_batch, first_block, block_batch};
+    first_row[0] = first_block[0] = 0;
+    for (int64_t b = 0; b < batches; b++) {
+        outer[b] = opts->stats_outer[b];
+        first_row[b + 1] = first_row[b] + outer[b];
+        first_block[b + 1] = first_block[b] + (outer[b] + COLUMN_ROWS - 1) / COLUMN_ROWS;
+        for (int64_t r = first_row[b]; r < first_row[b + 1]; r++)
+            row_batch[r] = b;
+        for (int64_t k = first_block[b]; k < first_block[b + 1]; k++)
+            block_batch[k] = b;
+    }
+    return ragged;
+}
+
+ek_status ek_norm_plan_make(norm_plan *plan, ek_tape *tape, int64_t numel, const ek_normalize_opts *opts,
+                            bool has_affine)
+{
+    ek_view stats = opts->stats, affine = opts->affine;
+    const int64_t rows = opts->stats_outer ? count_rows(opts) : -1;
+    if (opts->stats_outer && rows < 0)
+        return EK_ERR_SHAPE;
+    ek_status status = check_view("a statistics", stats, rows, numel);
     if (status == EK_OK && has_affine)
-        status = check_view("an affine", affine, numel);
+        status = check_view("an affine", affine, -1, numel);
     if (status != EK_OK)
         return status;
     if (has_affine && affine.batch != 1)
         return ek_fail(EK_ERR_ARGUMENT, "normalize: weight and bias have one value per affine group, so the affine "
                                         "view's batch must be 1, got %lld", (long long)affine.batch);
-    *plan = (norm_plan){.numel = numel, .groups = stats.batch * stats.group, .per_group = stats.outer * stats.inner,
+    *plan = (norm_plan){.numel = numel, .groups = stats.batch * stats.group,
                         .affine_groups = has_affine ? affine.group : 0};
     if (!has_affine)
         affine = (ek_view){1, 1, 1, numel};
-    plan->stats = stats = joined(stats);
+    if (rows >= 0 && !(plan->ragged = ragged_new(tape, opts, rows)))
+        return EK_ERR_MEMORY;
+    plan->stats = stats = rows >= 0 ? stats : joined(stats);
     plan->affine = affine = joined(affine);
     if (numel == 0)
         return EK_OK;
@@ -72,12 +130,11 @@ norm_split ek_norm_split_make(const norm_plan *plan, int64_t segment)
 {
     norm_split split = {0};
     if (plan->columns) {
-        split.rows_per_block = NORM_PIECE / COLUMN_BLOCK;
-        split.blocks = (plan->stats.outer + split.rows_per_block - 1) / split.rows_per_block;
-        split.tasks = plan->stats.batch * split.blocks * norm_column_blocks(plan->stats);
-        split.results = plan->stats.batch * split.blocks * plan->stats.group;
-        int64_t rows = plan->stats.outer < split.rows_per_block ? plan->stats.outer : split.rows_per_block;
-        split.grain = norm_grain(rows * COLUMN_BLOCK);
+        split.blocks = (plan->stats.outer + COLUMN_ROWS - 1) / COLUMN_ROWS;
+        const int64_t blocks = norm_first_block(plan, &split, plan->stats.batch);
+        split.tasks = blocks * norm_column_blocks(plan->stats);
+        split.results = blocks * plan->stats.group;
+        split.grain = norm_grain((plan->n_runs + blocks - 1) / blocks * COLUMN_BLOCK); /* rows of a block on average */
     } else {
         split.segment = segment;
         split.pieces_per_segment = (segment + NORM_PIECE - 1) / NORM_PIECE;
@@ -108,19 +165,21 @@ typedef struct merge_task {
 static void merge_groups(void *context, int64_t begin, int64_t end)
 {
     const merge_task *t = context;
+    const norm_plan *plan = t->plan;
     const norm_split *split = t->split;
-    const ek_view v = t->plan->stats;
+    const ek_view v = plan->stats;
     for (int64_t g = begin; g < end; g++) {
-        const int64_t batch = g / v.group, within = g % v.group;
-        const int64_t outer = t->plan->columns ? split->blocks : v.outer;
-        const int64_t pieces = t->plan->columns ? 1 : split->pieces_per_segment;
+        const int64_t batch = g / v.group, within = g % v.group, rows = norm_rows(plan, batch);
+        const int64_t first = plan->columns ? norm_first_block(plan, split, batch) : norm_first_row(plan, batch);
+        const int64_t outer = plan->columns ? (rows + COLUMN_ROWS - 1) / COLUMN_ROWS : rows;
+        const int64_t pieces = plan->columns ? 1 : split->pieces_per_segment;
         norm_moments total = {0, 0};
         double count = 0;
         for (int64_t o = 0; o < outer; o++)
             for (int64_t p = 0; p < pieces; p++) {
-                const int64_t rows = o + 1 < outer ? split->rows_per_block : v.outer - o * split->rows_per_block;
-                int64_t n = t->plan->columns ? rows : norm_piece_at(p, split).n;
-                norm_moments part = t->parts[((batch * outer + o) * v.group + within) * pieces + p];
+                const int64_t block_rows = o + 1 < outer ? COLUMN_ROWS : rows - o * COLUMN_ROWS;
+                int64_t n = plan->columns ? block_rows : norm_piece_at(p, split).n;
+                norm_moments part = t->parts[((first + o) * v.group + within) * pieces + p];
                 if (count == 0)
                     total = part;
                 else
@@ -136,7 +195,7 @@ void ek_norm_merge_moments(const norm_plan *plan, const norm_split *split, const
                            const norm_saved *saved)
 {
     merge_task task = {plan, split, parts, saved};
-    int64_t parts_per_group = split->results / plan->groups;
+    int64_t parts_per_group = (split->results + plan->groups - 1) / plan->groups;
     ek_parallel_for(plan->groups, norm_grain(parts_per_group * 8), merge_groups, &task);
 }
 
@@ -145,7 +204,7 @@ void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, 
                                 double *d_beta)
 {
     for (int64_t r = 0; r < plan->n_runs; r++) {
-        int64_t group = norm_group(plan->stats, r * plan->run);
+        int64_t group = norm_stats_group(plan, r * plan->run);
         double center = saved->center[group], high = single ? (double)(float)center : center;
         g->s1[group] += sums[r].plain;
         g->s2[group] += (sums[r].product + sums[r].plain * (high - center)) * saved->rstd[group];

@@ -4,6 +4,7 @@
  * Everything follows from the instance moments m, v [n][c]:
  *   m_ln[n] = mean_c m,  v_ln[n] = mean_c v + mean_c (m − m_ln)²,   and over n for m_bn[c], v_bn[c];
  *   M = Σ w_k·m_k,  V = Σ u_k·v_k,  w = softmax(mean_weight), u = softmax(var_weight), k in [IN, LN, BN].
+ * Where samples have different numbers of elements, a mean over n weighs each by its share of them.
  */
 #include "normalize.h"
 
@@ -11,13 +12,27 @@ enum { IN, LN, BN };
 
 int64_t ek_switch_table_size(int64_t n, int64_t c)
 {
-    return n * c + 2 * n + 2 * c;
+    return n * c + 3 * n + 2 * c;
 }
 
-/* Divisor of the sum over `count` plane means: `unbiased` 1-D input has variances of plain samples. */
-static double between_divisor(const switch_saved *mixed, int64_t count)
+/* Elements that sample i has in each of its planes. */
+static int64_t plane_size(const switch_saved *mixed, int64_t i)
 {
-    return (double)(mixed->unbiased && mixed->s == 1 ? count - 1 : count);
+    return mixed->outer ? mixed->outer[i] * mixed->inner : mixed->s;
+}
+
+/* Divisor of the sum over `count` plane means: `unbiased` 1-D input has variances of plain samples.  Planes that are
+ * down to one element by their lengths do not make the input 1-D. */
+static double between_divisor(const switch_saved *mixed, double count)
+{
+    return mixed->unbiased && mixed->s == 1 && !mixed->outer ? count - 1 : count;
+}
+
+/* Divisor of a plane's sum of squares. */
+static double within_divisor(const switch_saved *mixed, int64_t i)
+{
+    const int64_t s = plane_size(mixed, i);
+    return (double)(mixed->unbiased && s > 1 ? s - 1 : s > 0 ? s : 1);
 }
 
 /* Softmax over the weights in use; the others get 0. */
@@ -35,19 +50,21 @@ static void softmax_in_use(const switch_saved *mixed, const double *logits, doub
         weights[k] /= sum;
 }
 
-/* Mean and variance of a set of planes whose moments stand `stride` apart. */
-static void pool_planes(const double *m, const double *v, int64_t count, int64_t stride, double divisor, double *mean,
-                        double *variance)
+/* Mean and variance of a set of planes whose moments stand `stride` apart.  share: [count] their weights, or NULL where
+ * all are 1; `shares` is their sum. */
+static void pool_planes(const double *m, const double *v, int64_t count, int64_t stride, const double *share,
+                        double shares, double divisor, double *mean, double *variance)
 {
     double sum = 0, within = 0, between = 0;
     for (int64_t i = 0; i < count; i++) {
-        sum += m[i * stride] - m[0]; /* so that equal means have no spread */
-        within += v[i * stride];
+        const double weight = share ? share[i] : 1;
+        sum += weight * (m[i * stride] - m[0]); /* so that equal means have no spread */
+        within += weight * v[i * stride];
     }
-    *mean = m[0] + sum / (double)count;
+    *mean = m[0] + sum / shares;
     for (int64_t i = 0; i < count; i++)
-        between += (m[i * stride] - *mean) * (m[i * stride] - *mean);
-    *variance = within / (double)count + between / divisor;
+        between += (share ? share[i] : 1) * ((m[i * stride] - *mean) * (m[i * stride] - *mean));
+    *variance = within / shares + between / divisor;
 }
 
 void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *saved, double eps,
@@ -56,7 +73,8 @@ void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *sa
 {
     const int64_t n = mixed->n, c = mixed->c;
     mixed->v_in = tables;
-    mixed->m_ln = tables + n * c;
+    mixed->share = tables + n * c;
+    mixed->m_ln = mixed->share + n;
     mixed->v_ln = mixed->m_ln + n;
     mixed->m_bn = mixed->v_ln + n;
     mixed->v_bn = mixed->m_bn + c;
@@ -66,13 +84,18 @@ void ek_switch_forward(switch_saved *mixed, double *tables, const norm_saved *sa
     softmax_in_use(mixed, var_logits, mixed->u);
 
     const double *m = saved->mean;
-    double within = (double)(mixed->unbiased && mixed->s > 1 ? mixed->s - 1 : mixed->s);
-    for (int64_t i = 0; i < n * c; i++)
-        mixed->v_in[i] = saved->rstd[i] / within; /* rstd holds the sums of squares until it is computed below */
-    for (int64_t i = 0; i < n; i++)
-        pool_planes(m + i * c, mixed->v_in + i * c, c, 1, between_divisor(mixed, c), &mixed->m_ln[i], &mixed->v_ln[i]);
+    mixed->shares = 0;
+    for (int64_t i = 0; i < n; i++) {
+        mixed->share[i] = (double)plane_size(mixed, i) / (double)mixed->s;
+        mixed->shares += mixed->share[i];
+        for (int64_t j = i * c; j < (i + 1) * c; j++) /* rstd holds the sums of squares until it is computed below */
+            mixed->v_in[j] = saved->rstd[j] / within_divisor(mixed, i);
+        pool_planes(m + i * c, mixed->v_in + i * c, c, 1, NULL, (double)c, between_divisor(mixed, (double)c),
+                    &mixed->m_ln[i], &mixed->v_ln[i]);
+    }
     for (int64_t j = 0; j < c; j++) {
-        pool_planes(m + j, mixed->v_in + j, n, c, between_divisor(mixed, n), &mixed->m_bn[j], &mixed->v_bn[j]);
+        pool_planes(m + j, mixed->v_in + j, n, c, mixed->share, mixed->shares, between_divisor(mixed, mixed->shares),
+                    &mixed->m_bn[j], &mixed->v_bn[j]);
         if (batch_mean) {
             batch_mean[j] = mixed->m_bn[j];
             batch_var[j] = mixed->v_bn[j];
@@ -132,16 +155,17 @@ void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm
     softmax_gradient(mixed, w, dw, mean_logit_grad);
     softmax_gradient(mixed, u, du, var_logit_grad);
 
-    const double c_div = between_divisor(mixed, c), n_div = between_divisor(mixed, n);
+    const double c_div = between_divisor(mixed, (double)c), n_div = between_divisor(mixed, mixed->shares);
     for (int64_t i = 0; i < n * c; i++) {
         int64_t sample = i / c, channel = i % c;
+        const double share = mixed->share[sample];
         double dm = w[IN] * g->s1[i] + w[LN] * a_ln[sample] / (double)c +
                     2 * u[LN] * b_ln[sample] * (m[i] - mixed->m_ln[sample]) / c_div;
         double dv = u[IN] * g->s2[i] + u[LN] * b_ln[sample] / (double)c;
         if (mixed->batch && !mixed->batch_given) {
-            dm += w[BN] * a_bn[channel] / (double)n +
-                  2 * u[BN] * b_bn[channel] * (m[i] - mixed->m_bn[channel]) / n_div;
-            dv += u[BN] * b_bn[channel] / (double)n;
+            dm += share * (w[BN] * a_bn[channel] / mixed->shares +
+                           2 * u[BN] * b_bn[channel] * (m[i] - mixed->m_bn[channel]) / n_div);
+            dv += share * u[BN] * b_bn[channel] / mixed->shares;
         }
         g->s1[i] = dm;
         g->s2[i] = dv;

@@ -215,12 +215,12 @@ static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
     }
 }
 
-/* Index q runs over (batch, row block, column block); the results stand by [batch][row block][column]. */
+/* Index q runs over (row block of a batch, column block); the results stand by [row block][column]. */
 static void FN(moments_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, &t->split);
+        norm_tile tile = norm_tile_at(q, t->plan, &t->split);
         FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->center,
                                 t->moments + tile.result);
     }
@@ -230,7 +230,7 @@ static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
-        norm_tile tile = norm_tile_at(q, t->plan->stats, &t->split);
+        norm_tile tile = norm_tile_at(q, t->plan, &t->split);
         FN(norm_sums_columns)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->dy + tile.start,
                               t->column[0] + tile.group, t->sums + tile.result);
     }
@@ -241,7 +241,7 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
         norm_piece piece = norm_piece_at(p, &t->split);
-        REAL center = (REAL)t->saved->center[norm_group(t->plan->stats, piece.start)];
+        REAL center = (REAL)t->saved->center[norm_stats_group(t->plan, piece.start)];
         t->sums[p] = FN(norm_sums_scalar)(piece.n, t->x + piece.start, t->dy + piece.start, center);
     }
 }
@@ -258,7 +258,7 @@ static void FN(sums_vector_chunks)(void *context, int64_t begin, int64_t end)
         if (d_gamma)
             memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
         for (int64_t r = k * t->vector_chunk; r < last; r++) {
-            int64_t start = r * plan->run, group = norm_group(plan->stats, start), at = start % plan->affine_groups;
+            int64_t start = r * plan->run, group = norm_stats_group(plan, start), at = start % plan->affine_groups;
             double center = t->saved->center[group], rstd = t->saved->rstd[group];
             double lo = ((double)(REAL)center - center) * rstd;
             t->sums[r] = FN(norm_sums_vector)(plan->run, t->x + start, t->dy + start, (REAL)center, rstd, lo,
@@ -273,7 +273,7 @@ static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const norm_plan *plan = t->plan;
     for (int64_t r = begin; r < end; r++) {
-        int64_t start = r * plan->run, group = norm_group(plan->stats, start);
+        int64_t start = r * plan->run, group = norm_stats_group(plan, start);
         double center = t->saved->center[group], rstd = t->saved->rstd[group];
         double lo = ((double)(REAL)center - center) * rstd;
         const REAL *x = t->x + start;
@@ -295,7 +295,7 @@ static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const norm_plan *plan = t->plan;
     for (int64_t r = begin; r < end; r++) {
-        int64_t start = r * plan->run, group = norm_group(plan->stats, start);
+        int64_t start = r * plan->run, group = norm_stats_group(plan, start);
         double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
         double slope = t->dv ? t->dv[group] : 0, b = rstd > 0 ? slope / rstd : 0;
         double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
@@ -316,7 +316,7 @@ static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const int64_t columns = t->plan->stats.group;
     for (int64_t r = begin; r < end; r++) {
-        int64_t at = r / t->plan->stats.outer * columns;
+        int64_t at = norm_row_batch(t->plan, r) * columns;
         FN(norm_apply_columns)(columns, t->x + r * columns, t->out + r * columns, t->column[0] + at,
                                t->column[1] + at, t->column[2] + at);
     }
@@ -327,7 +327,7 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const int64_t columns = t->plan->stats.group;
     for (int64_t r = begin; r < end; r++) {
-        int64_t at = r / t->plan->stats.outer * columns;
+        int64_t at = norm_row_batch(t->plan, r) * columns;
         FN(norm_dx_columns)(columns, t->dv ? t->x + r * columns : NULL, t->dy + r * columns, t->out + r * columns,
                             t->column[0] + at, t->column[1] + at, t->column[2] + at, t->column[3] + at,
                             t->column[4] + at);
@@ -414,8 +414,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
         } else {
             if (ek_norm_report(node, saved) != EK_OK)
                 return EK_ERR_MEMORY;
-            for (int64_t g = 0; g < plan->groups; g++)
-                saved->rstd[g] = norm_rstd(saved->rstd[g] / (double)plan->per_group, attr->eps);
+            ek_norm_finish_forward(attr, saved);
         }
     }
     if (plan->columns) {
@@ -434,7 +433,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
 static void FN(spread_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
     for (int64_t r = 0; r < t->plan->n_runs; r++) {
-        int64_t start = r * t->plan->run, group = norm_group(t->plan->stats, start);
+        int64_t start = r * t->plan->run, group = norm_stats_group(t->plan, start);
         int64_t at = t->plan->affine_groups ? norm_group(t->plan->affine, start) : 0;
         double center = t->saved->center[group], plain = 0, product = 0;
         for (int64_t p = 0; p < t->split.pieces_per_segment; p++) {
@@ -452,12 +451,12 @@ static void FN(spread_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gam
     }
 }
 
-/* The same for column sums: [batch][row block][column]. */
+/* The same for column sums: [row block of a batch][column]. */
 static void FN(spread_column_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
-    const int64_t columns = t->plan->stats.group, rows = t->plan->stats.batch * t->split.blocks;
-    for (int64_t i = 0; i < rows * columns; i++) {
-        int64_t column = i % columns, group = i / columns / t->split.blocks * columns + column;
+    const int64_t columns = t->plan->stats.group;
+    for (int64_t i = 0; i < t->split.results; i++) {
+        int64_t column = i % columns, group = norm_block_batch(t->plan, &t->split, i / columns) * columns + column;
         int64_t at = t->plan->vector_affine ? column : 0;
         double center = t->saved->center[group], plain = t->sums[i].plain;
         double product = (t->sums[i].product + plain * ((double)(REAL)center - center)) * t->saved->rstd[group];
@@ -577,111 +576,11 @@ static const void *norm_data(const ek_node *node, int i)
 #define OP_FILE "op_normalize.c"
 #include "foreach_real.h"
 
-/* ---- the op ------------------------------------------------------------------------------------------------------ */
-
-static ek_status need_vector(const ek_node *node, int i, const char *name, int64_t length)
-{
-    const ek_tensor *t = node->in[i];
-    if (!t)
-        return EK_OK;
-    if (ek_need_float(node, i) != EK_OK)
-        return EK_ERR_DTYPE;
-    if (t->numel != length)
-        return ek_fail(EK_ERR_SHAPE, "normalize: expected a %s of %lld elements, got %s", name, (long long)length,
-                       EK_TEXT(t->shape));
-    return EK_OK;
-}
-
-static ek_status need_constant(const ek_node *node, const ek_tensor *t, const char *name, int64_t length)
-{
-    if (t && (t->dtype != node->in[0]->dtype || t->numel != length))
-        return ek_fail(t->numel != length ? EK_ERR_SHAPE : EK_ERR_DTYPE,
-                       "normalize: expected a %s of %lld elements of %s, got %s %s", name, (long long)length,
-                       ek_dtype_name(node->in[0]->dtype), ek_dtype_name(t->dtype), EK_TEXT(t->shape));
-    return EK_OK;
-}
-
-static ek_status normalize_infer(const ek_node *node, ek_dtype *dtype, ek_shape *shape)
-{
-    (void)dtype; /* those of x */
-    (void)shape;
-    normalize_attributes *attr = node->attributes;
-    ek_status status = ek_need_float(node, 0);
-    const int64_t groups = attr->plan.groups, affine = attr->plan.affine_groups, channels = attr->plan.stats.group;
-    if (status == EK_OK)
-        status = need_vector(node, 1, "weight", affine);
-    if (status == EK_OK)
-        status = need_vector(node, 2, "bias", affine);
-    if (status == EK_OK)
-        status = need_constant(node, attr->mean, "mean", groups);
-    if (status == EK_OK)
-        status = need_constant(node, attr->var, "var", groups);
-    for (int i = 3; i <= 4 && status == EK_OK; i++) {
-        if (attr->switchable != (node->in[i] != NULL))
-            return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm, and no other, needs mean_weight and "
-                                            "var_weight");
-        status = need_vector(node, i, i == 3 ? "mean_weight" : "var_weight", attr->n_weights);
-    }
-    if (status == EK_OK)
-        status = need_constant(node, attr->running_mean, "running_mean", channels);
-    if (status == EK_OK)
-        status = need_constant(node, attr->running_var, "running_var", channels);
-    return status;
-}
-
 static const ek_op normalize_op = {.name = "normalize",
                                    .optional_from = 1,
-                                   .infer = normalize_infer,
+                                   .infer = ek_norm_infer,
                                    .forward = EK_BY_DTYPE(normalize_forward),
                                    .backward = EK_BY_DTYPE(normalize_backward),
                                    .lengths = ek_keep_first_lengths};
 const ek_op *const ek_op_normalize = &normalize_op;
-
-static ek_status check_options(const ek_normalize_opts *opts)
-{
-    if (!opts)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: the options, which hold the views, are NULL");
-    if (!(opts->eps >= 0) || isinf(opts->eps))
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: expected a finite eps ≥ 0, got %g", opts->eps);
-    if (!opts->mean != !opts->var)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: mean and var are given together or not at all");
-    const ek_switch_opts *mix = opts->switchable;
-    if (!mix)
-        return EK_OK;
-    if (opts->mean || !opts->center)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm mixes centered statistics of its own; running "
-                                        "ones go into ek_switch_opts");
-    if (opts->stats.outer != 1)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: a switchable norm's statistics view is (N, 1, C, S), got outer = "
-                                        "%lld", (long long)opts->stats.outer);
-    if (!mix->running_mean != !mix->running_var)
-        return ek_fail(EK_ERR_ARGUMENT, "normalize: running_mean and running_var are given together or not at all");
-    return EK_OK;
-}
-
-ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_tensor *mean_weight,
-                        ek_tensor *var_weight, const ek_normalize_opts *opts, ek_normalize_stats *stats)
-{
-    if (!ek_tape_usable(tape, "normalize"))
-        return NULL;
-    if (check_options(opts) != EK_OK)
-        return ek_tape_fail(tape);
-    normalize_attributes attr = {.eps = opts->eps, .center = opts->center, .mean = opts->mean, .var = opts->var,
-                                 .stats = stats};
-    if (x && ek_norm_plan_make(&attr.plan, x->numel, opts->stats, opts->affine, weight || bias) != EK_OK)
-        return ek_tape_fail(tape);
-    if (opts->switchable) {
-        const ek_switch_opts *mix = opts->switchable;
-        attr.switchable = true;
-        attr.mix = (switch_saved){.n = opts->stats.batch, .c = opts->stats.group, .s = opts->stats.inner,
-                                  .instance = mix->instance, .batch = mix->batch, .unbiased = mix->unbiased};
-        attr.n_weights = 1 + mix->instance + mix->batch;
-        attr.running_mean = mix->running_mean;
-        attr.running_var = mix->running_var;
-    }
-    if (stats)
-        *stats = (ek_normalize_stats){0};
-    ek_tensor *in[5] = {x, weight, bias, mean_weight, var_weight};
-    return ek_apply(tape, ek_op_normalize, 5, in, &attr, sizeof attr);
-}
 #endif

@@ -403,6 +403,26 @@ START_TEST(tapes_do_not_mix)
 }
 END_TEST
 
+/* The gradient to start from is used in place, and never written to: not by ops that hand gradients on, nor where it is
+ * the gradient of a leaf that the walk adds to. */
+START_TEST(the_first_gradient_stays_the_callers)
+{
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *x = parameter(ek_ones(EK_F32, EK_SHAPE(2))), *dy = ek_full(EK_F32, EK_SHAPE(2), 3);
+    ek_tensor *inner = ek_affine(tape, x, 1, 0);
+    ek_tensor *twice = ek_add(tape, inner, inner);
+    ck_ok(ek_backward_from(tape, ek_reshape(tape, ek_add(tape, twice, inner), EK_SHAPE(2)), dy));
+    ck_assert(ek_tensor_at(ek_tensor_grad(x), 0) == 9);
+    ck_assert(ek_tensor_at(dy, 0) == 3 && ek_tensor_at(dy, 1) == 3);
+    ek_tape_reset(tape);
+    ck_ok(ek_backward_from(tape, ek_mul(tape, x, x), ek_tensor_grad(x))); /* 9 + 9·x + 9·x */
+    ck_assert(ek_tensor_at(ek_tensor_grad(x), 0) == 27 && ek_tensor_at(ek_tensor_grad(x), 1) == 27);
+    ek_tensor_free(x);
+    ek_tensor_free(dy);
+    ek_tape_free(tape);
+}
+END_TEST
+
 START_TEST(backward_refuses)
 {
     ek_tape *tape = ek_tape_new();
@@ -580,7 +600,7 @@ int main(void)
                      backward_of_slices_costs_their_range_only, views_keep_their_leaf_alive_until_the_reset,
                      a_leaf_may_be_freed_between_forward_and_backward, tensors_of_a_tape_are_cloned_out,
                      the_first_error_survives_and_null_propagates, a_failed_tensor_from_outside_names_its_cause,
-                     tapes_do_not_mix, backward_refuses, a_tape_that_does_not_record,
+                     tapes_do_not_mix, the_first_gradient_stays_the_callers, backward_refuses, a_tape_that_does_not_record,
                      gradients_accumulate_until_they_are_cleared, no_gradient_flows_through_detach,
                      branches_beside_the_loss_are_skipped, an_empty_batch_gives_zero_gradients,
                      hooks_see_complete_gradients, integer_tensors_pass_shape_ops_without_a_record);

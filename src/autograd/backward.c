@@ -84,7 +84,7 @@ ek_status ek_node_pass_grad(ek_node *node, int i)
         return EK_OK;
     if (x->has_grad) {
         add_grad(x, y->grad_data); /* also right when x took this very buffer before: x + x doubles it */
-    } else if (x->tape && !record->passed) {
+    } else if (x->tape && !record->passed && !y->grad_is_borrowed) {
         x->grad_data = y->grad_data;
         x->has_grad = true;
         record->passed = true;
@@ -109,10 +109,10 @@ static void release_record(ek_record *record)
 {
     ek_node *node = &record->node;
     ek_release_scratch(record);
-    if (!record->passed)
+    if (!record->passed && !node->out->grad_is_borrowed)
         ek_pool_free(node->tape, node->out->grad_data);
     node->out->grad_data = NULL;
-    node->out->has_grad = false;
+    node->out->has_grad = node->out->grad_is_borrowed = false;
     ek_pool_free(node->tape, node->saved);
     node->saved = NULL;
 }
@@ -174,18 +174,11 @@ static ek_status backward_check(ek_tape *tape, const ek_tensor *y)
     return EK_OK;
 }
 
-/* Walks the tape backward from y, whose gradient is `seed`, or 1 where that is NULL. */
-static ek_status walk(ek_tape *tape, ek_tensor *y, const void *seed)
+/* Walks the tape backward from y, whose gradient is set. */
+static ek_status walk(ek_tape *tape, ek_tensor *y)
 {
-    ek_status status = start_grad(tape, y);
-    if (status != EK_OK)
-        return status;
-    if (seed)
-        memcpy(y->grad_data, seed, ek_tensor_bytes(y));
-    else if (y->dtype == EK_F32)
-        *(float *)y->grad_data = 1;
-    else
-        *(double *)y->grad_data = 1;
+    ek_status status = EK_OK;
+    y->has_grad = true;
     tape->backward_done = true;
     for (ek_record *record = tape->last; status == EK_OK && record; record = record->previous)
         if (record->node.out->has_grad)
@@ -207,7 +200,24 @@ ek_status ek_backward(ek_tape *tape, ek_tensor *loss)
                        "backward: expected a loss of one element, got %s; reduce it, or give its gradient "
                        "to ek_backward_from()",
                        EK_TEXT(loss->shape));
-    return walk(tape, loss, NULL);
+    status = start_grad(tape, loss);
+    if (status != EK_OK)
+        return status;
+    if (loss->dtype == EK_F32)
+        *(float *)loss->grad_data = 1;
+    else
+        *(double *)loss->grad_data = 1;
+    return walk(tape, loss);
+}
+
+/* Is this the memory of a leaf's gradient that the walk may write to? */
+static bool is_gradient_of_input(const ek_tape *tape, const void *data)
+{
+    for (const ek_record *record = tape->last; record; record = record->previous)
+        for (int i = 0; i < record->node.n_in; i++)
+            if (record->node.in[i] && record->node.in[i]->grad_data == data)
+                return true;
+    return false;
 }
 
 ek_status ek_backward_from(ek_tape *tape, ek_tensor *y, const ek_tensor *dy)
@@ -220,5 +230,16 @@ ek_status ek_backward_from(ek_tape *tape, ek_tensor *y, const ek_tensor *dy)
     if (dy->dtype != y->dtype || !ek_shape_equal(dy->shape, y->shape))
         return ek_fail(EK_ERR_SHAPE, "backward: expected a gradient of %s %s, got %s %s", ek_dtype_name(y->dtype),
                        EK_TEXT(y->shape), ek_dtype_name(dy->dtype), EK_TEXT(dy->shape));
-    return walk(tape, y, dy->data);
+    if (is_gradient_of_input(tape, dy->data)) { /* which the walk is about to change */
+        status = start_grad(tape, y);
+        if (status != EK_OK)
+            return status;
+        memcpy(y->grad_data, dy->data, ek_tensor_bytes(y));
+        return walk(tape, y);
+    }
+    /* Used in place: nothing adds to the gradient of the tensor where the walk starts, and const is shed only to fit
+     * the field. */
+    y->grad_data = (void *)dy->data;
+    y->grad_is_borrowed = true;
+    return walk(tape, y);
 }

@@ -286,3 +286,57 @@ void golden_check_complete(const ek_npz *npz, const golden_case *cases, int n)
     }
     ck_assert_int_eq(outputs, n);
 }
+
+/* ---- names and first values -------------------------------------------------------------------------------------- */
+
+static bool has_prefix(const golden_order *order)
+{
+    return order->next < ek_npz_count(order->npz) &&
+           strncmp(ek_npz_name(order->npz, order->next), order->prefix, strlen(order->prefix)) == 0;
+}
+
+static ek_status visit_in_order(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
+{
+    golden_order *order = user;
+    char ours[200], theirs[200];
+    (void)kind;
+    ck_assert_msg(has_prefix(order), "PyTorch's state_dict ends before %s", name);
+    ck_assert_str_eq(name, ek_npz_name(order->npz, order->next) + strlen(order->prefix));
+    ek_tensor *golden = ek_npz_read_at(order->npz, order->next++);
+    ck_made(golden);
+    ck_assert_msg(strcmp(ek_shape_text(ek_tensor_shape(t), ours, sizeof ours),
+                         ek_shape_text(ek_tensor_shape(golden), theirs, sizeof theirs)) == 0,
+                  "%s is %s, PyTorch's %s", name, ours, theirs);
+    ck_assert_int_eq(ek_tensor_dtype(t) == EK_I64, ek_tensor_dtype(golden) == EK_I64);
+    if (order->each)
+        order->each(order, t, golden, name);
+    ek_tensor_free(golden);
+    return EK_OK;
+}
+
+void golden_in_order(ek_module *net, golden_order order)
+{
+    while (order.next < ek_npz_count(order.npz) && !has_prefix(&order))
+        order.next++;
+    ck_ok(ek_module_visit(net, visit_in_order, &order));
+    ck_assert_msg(!has_prefix(&order), "only PyTorch's state_dict has %s", ek_npz_name(order.npz, order.next));
+}
+
+void golden_alike(const char *name, const ek_tensor *ours, const ek_tensor *theirs, bool normal)
+{
+    const double n = (double)ek_tensor_numel(ours), largest = ek_tensor_at(theirs, 0), std = ek_tensor_at(theirs, 2);
+    double most = 0, sum = 0, squares = 0;
+    for (int64_t i = 0; i < ek_tensor_numel(ours); i++) {
+        double v = ek_tensor_at(ours, i);
+        most = fmax(most, fabs(v));
+        sum += v;
+        squares += v * v;
+    }
+    const double mean = sum / n, ours_std = sqrt(fmax(0, squares / n - mean * mean));
+    const double error = std > 0 ? 12 * std / sqrt(n) : 0;
+    const double span = std == 0 ? 0 : normal ? 6 * std / 4 : 12 * largest / n;
+    ck_assert_msg(fabs(mean - ek_tensor_at(theirs, 1)) <= error, "%s: mean %g, PyTorch's %g", name, mean,
+                  ek_tensor_at(theirs, 1));
+    ck_assert_msg(fabs(ours_std - std) <= error, "%s: standard deviation %g, PyTorch's %g", name, ours_std, std);
+    ck_assert_msg(fabs(most - largest) <= span, "%s: largest magnitude %g, PyTorch's %g", name, most, largest);
+}

@@ -40,6 +40,23 @@ ek_tensor *golden_row(const ek_tensor *rows, int64_t row, ek_dtype dtype);
 /* 4·√terms·u·max(1, max |expected|)·condition, twice that in float64. */
 double golden_tolerance(ek_dtype dtype, const ek_tensor *expected, int64_t terms, double condition);
 
+/* ---- names and first values -------------------------------------------------------------------------------------- */
+typedef struct golden_order {
+    const ek_npz *npz;
+    const char *prefix;
+    int64_t next; /* entry of the archive */
+    void (*each)(const struct golden_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name);
+    double tolerance; /* for `each` */
+} golden_order;
+/* Every parameter and buffer of `net` is the entry of that prefix that is next in the archive, in name and shape, and
+ * none is left; calls `each`, unless it is NULL, for every pair. */
+void golden_in_order(ek_module *net, golden_order order);
+/* `theirs`: largest magnitude, mean and standard deviation σ of PyTorch's own draw.  Of n draws the mean has standard
+ * error σ/√n and σ, for a uniform or normal distribution, at most σ/√(2n): the difference of two draws stays within 6
+ * such errors each, 12 in all.  The largest magnitude of a uniform draw falls short of its bound by about bound/n, of a
+ * normal one it varies by about σ/4 from draw to draw. */
+void golden_alike(const char *name, const ek_tensor *ours, const ek_tensor *theirs, bool normal);
+
 /* Two tests, test_NAME and test_NAME_complete: the loop test runs case _i/2 in float32 or float64. */
 #define GOLDEN_TESTS(NAME, ARCHIVE, CASES)                                                                             \
     START_TEST(test_##NAME)                                                                                            \

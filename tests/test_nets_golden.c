@@ -9,48 +9,6 @@
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
-typedef struct state_order {
-    const ek_npz *npz;
-    const char *prefix;
-    int64_t next;                         /* entry of the archive */
-    void (*each)(const struct state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name);
-    double tolerance;
-} state_order;
-
-static bool has_prefix(const state_order *order)
-{
-    return order->next < ek_npz_count(order->npz) &&
-           strncmp(ek_npz_name(order->npz, order->next), order->prefix, strlen(order->prefix)) == 0;
-}
-
-static ek_status visit_in_order(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
-{
-    state_order *order = user;
-    char ours[200], theirs[200];
-    (void)kind;
-    ck_assert_msg(has_prefix(order), "PyTorch's state_dict ends before %s", name);
-    ck_assert_str_eq(name, ek_npz_name(order->npz, order->next) + strlen(order->prefix));
-    ek_tensor *golden = ek_npz_read_at(order->npz, order->next++);
-    ck_made(golden);
-    ck_assert_msg(strcmp(ek_shape_text(ek_tensor_shape(t), ours, sizeof ours),
-                         ek_shape_text(ek_tensor_shape(golden), theirs, sizeof theirs)) == 0,
-                  "%s is %s, PyTorch's %s", name, ours, theirs);
-    ck_assert_int_eq(ek_tensor_dtype(t) == EK_I64, ek_tensor_dtype(golden) == EK_I64);
-    if (order->each)
-        order->each(order, t, golden, name);
-    ek_tensor_free(golden);
-    return EK_OK;
-}
-
-/* Every parameter and buffer of `net` is the entry of that prefix that is next in the archive, and none is left. */
-static void in_order(ek_module *net, state_order order)
-{
-    while (order.next < ek_npz_count(order.npz) && !has_prefix(&order))
-        order.next++;
-    ck_ok(ek_module_visit(net, visit_in_order, &order));
-    ck_assert_msg(!has_prefix(&order), "only PyTorch's state_dict has %s", ek_npz_name(order.npz, order.next));
-}
-
 static ek_module *conv2d_grouped(void)
 {
     ek_conv_layer_opts opts = ek_conv_layer_opts_default();
@@ -75,7 +33,7 @@ START_TEST(test_names)
         ek_linear(3, 2, &(ek_linear_opts){.bias = false}));
     ck_made(net);
     ek_npz *npz = golden_open("nets.npz");
-    in_order(net, (state_order){.npz = npz, .prefix = "nested."});
+    golden_in_order(net, (golden_order){.npz = npz, .prefix = "nested."});
     ek_npz_close(npz);
     ek_module_free(net);
 }
@@ -83,7 +41,7 @@ END_TEST
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
-static void load(const state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
+static void load(const golden_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
 {
     (void)order;
     ek_tensor *values = ek_tensor_cast(theirs, ek_tensor_dtype(ours));
@@ -93,7 +51,7 @@ static void load(const state_order *order, ek_tensor *ours, const ek_tensor *the
     ek_tensor_free(values);
 }
 
-static void compare(const state_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
+static void compare(const golden_order *order, ek_tensor *ours, const ek_tensor *theirs, const char *name)
 {
     assert_close(name, ours, theirs, 0, ek_tensor_dtype(ours) == EK_I64 ? 0 : order->tolerance);
 }
@@ -132,7 +90,7 @@ static void train(const struct net_case *c, ek_npz *npz, ek_dtype dtype)
     ek_module *net = c->make();
     ck_made(net);
     ck_ok(ek_module_to(net, dtype));
-    in_order(net, (state_order){.npz = npz, .prefix = c->before, .each = load});
+    golden_in_order(net, (golden_order){.npz = npz, .prefix = c->before, .each = load});
     ek_sgd_opts opts = ek_sgd_opts_default();
     opts.momentum = c->momentum;
     ek_optimizer *sgd = ek_sgd(net, 0.1, &opts);
@@ -161,7 +119,7 @@ static void train(const struct net_case *c, ek_npz *npz, ek_dtype dtype)
         ek_tensor_free(batch);
         ek_tensor_free(targets);
     }
-    in_order(net, (state_order){.npz = npz, .prefix = c->after, .each = compare, .tolerance = tolerance});
+    golden_in_order(net, (golden_order){.npz = npz, .prefix = c->after, .each = compare, .tolerance = tolerance});
     ek_tensor *all[] = {x, labels, losses, output};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         ek_tensor_free(all[i]);
@@ -179,29 +137,6 @@ START_TEST(test_training)
 END_TEST
 
 /* ---- first values ------------------------------------------------------------------------------------------------ */
-
-/* `theirs`: largest magnitude, mean and standard deviation σ of PyTorch's own draw.  Of n draws the mean has standard
- * error σ/√n and σ, for a uniform or normal distribution, at most σ/√(2n): the difference of two draws stays within 6
- * such errors each, 12 in all.  The largest magnitude of a uniform draw falls short of its bound by about bound/n, of a
- * normal one it varies by about σ/4 from draw to draw. */
-static void alike(const char *name, const ek_tensor *ours, const ek_tensor *theirs, bool normal)
-{
-    const double n = (double)ek_tensor_numel(ours), largest = ek_tensor_at(theirs, 0), std = ek_tensor_at(theirs, 2);
-    double most = 0, sum = 0, squares = 0;
-    for (int64_t i = 0; i < ek_tensor_numel(ours); i++) {
-        double v = ek_tensor_at(ours, i);
-        most = fmax(most, fabs(v));
-        sum += v;
-        squares += v * v;
-    }
-    const double mean = sum / n, ours_std = sqrt(fmax(0, squares / n - mean * mean));
-    const double error = std > 0 ? 12 * std / sqrt(n) : 0;
-    const double span = std == 0 ? 0 : normal ? 6 * std / 4 : 12 * largest / n;
-    ck_assert_msg(fabs(mean - ek_tensor_at(theirs, 1)) <= error, "%s: mean %g, PyTorch's %g", name, mean,
-                  ek_tensor_at(theirs, 1));
-    ck_assert_msg(fabs(ours_std - std) <= error, "%s: standard deviation %g, PyTorch's %g", name, ours_std, std);
-    ck_assert_msg(fabs(most - largest) <= span, "%s: largest magnitude %g, PyTorch's %g", name, most, largest);
-}
 
 static ek_module *grouped_conv1d(void)
 {
@@ -280,7 +215,7 @@ static ek_status visit_first_values(void *user, const char *name, ek_tensor *t, 
     const first_values *first = user;
     (void)kind;
     ek_tensor *theirs = golden_read(first->npz, first->c->prefix, name);
-    alike(name, t, theirs, first->c->normal);
+    golden_alike(name, t, theirs, first->c->normal);
     ek_tensor_free(theirs);
     return EK_OK;
 }

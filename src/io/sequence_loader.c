@@ -125,7 +125,6 @@ static ek_status take_texts(ek_sequence_loader *loader, const char *who, const e
 /* Gives the tensors the shape of a batch; their memory is enough for it. */
 static void shape_batch(ek_sequence_loader *loader, int64_t n, int64_t steps)
 {
-    ek_tensor_clear_lengths(loader->x);
     loader->x->shape = EK_SHAPE(n, steps);
     loader->x->numel = n * steps;
     loader->y->shape = EK_SHAPE(n);

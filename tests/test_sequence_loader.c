@@ -315,7 +315,8 @@ START_TEST(buckets_leave_the_last_batch_alone)
             ck_assert_mem_eq(a.sizes, b.sizes, sizeof a.sizes);
             const int64_t last = a.sizes[a.batches - 1];
             if (last != 10)
-                ck_assert_mem_eq(a.order + a.samples - last, b.order + b.samples - last, (size_t)last * sizeof *a.order);
+                ck_assert_mem_eq(a.order + a.samples - last, b.order + b.samples - last,
+                                 (size_t)last * sizeof *a.order);
             bool sampled[MOST] = {false};
             for (int64_t i = 0; i < a.samples; i++)
                 sampled[a.order[i]] = true;
@@ -395,8 +396,8 @@ START_TEST(long_texts)
     ek_text *text = make_text((const char *[]){"ab", "abcdé", "abc"}, 3);
     ek_vocabulary *vocabulary = ek_vocabulary_from_text(text);
     ek_sequence_loader_opts opts = {.max_steps = 4};
-    ck_refused(EK_ERR_ARGUMENT, "sequence_loader: text 1, 'abcdé' of class 'odd', has 5 characters, more than max_steps, "
-               "which is 4: set truncate to cut it, or a larger max_steps",
+    ck_refused(EK_ERR_ARGUMENT, "sequence_loader: text 1, 'abcdé' of class 'odd', has 5 characters, more than "
+               "max_steps, which is 4: set truncate to cut it, or a larger max_steps",
                ek_sequence_loader_new(text, vocabulary, 3, &opts));
     opts.truncate = true;
     ek_sequence_loader *loader = ek_sequence_loader_new(text, vocabulary, 3, &opts);

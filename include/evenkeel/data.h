@@ -119,8 +119,9 @@ typedef struct ek_loader_opts {
 } ek_loader_opts;
 EK_API ek_loader_opts ek_loader_opts_default(void);
 
-/* One mini-batch.  All belongs to the loader and holds until its next call; clone what has to last.  An ek_loader's
- * smaller (or merged) last batch is another pair of tensors; an ek_sequence_loader has one pair, whose shape changes. */
+/* One mini-batch.  All of it belongs to the loader and holds until its next call; clone what has to last.  An
+ * ek_loader's smaller (or merged) last batch is another pair of tensors; an ek_sequence_loader has one pair of tensors,
+ * whose shape changes. */
 typedef struct ek_batch {
     ek_tensor *x; /* (size, …) */
     ek_tensor *y; /* (size) labels or (size, …) targets */
@@ -189,10 +190,10 @@ typedef struct ek_sequence_loader_opts {
     uint64_t seed;
     bool drop_last;
     bool merge_last;
-    int64_t bucket;    /* k > 0: batches of similar length.  Of the (shuffled) samples the full batches are made so: each
-                          k·batch_size in a row are sorted by length and cut into batches, then all these batches are
-                          put in random order (with shuffle).  An epoch's smaller or merged last batch, and what
-                          drop_last leaves out, are not sorted.  All a function of (seed, epoch).  Default 0: none */
+    int64_t bucket;    /* k > 0: batches of similar length.  The full batches are made so: each k·batch_size (shuffled)
+                          samples in a row are sorted by length and cut into batches, then all these batches are put in
+                          random order (with shuffle).  An epoch's smaller or merged last batch, and what drop_last
+                          leaves out, are not sorted.  All a function of (seed, epoch).  Default 0: none */
     int64_t pad_to;    /* pad to at least so many steps, 0: to the longest of the batch; default 0 */
     int64_t max_steps; /* a text of more characters is EK_ERR_ARGUMENT, or is cut; 0: no limit; default 0 */
     bool truncate;     /* keep the first max_steps characters of longer texts; default false */

@@ -272,8 +272,9 @@ static const char *const spanish_small[] = {
     "veinticuatro", "veinticinco", "veintiséis", "veintisiete", "veintiocho", "veintinueve"};
 static const char *const spanish_tens[] = {"",          "",        "",        "treinta", "cuarenta",
                                            "cincuenta", "sesenta", "setenta", "ochenta", "noventa"};
-static const char *const spanish_hundreds[] = {"",           "ciento",      "doscientos",  "trescientos", "cuatrocientos",
-                                               "quinientos", "seiscientos", "setecientos", "ochocientos", "novecientos"};
+static const char *const spanish_hundreds[] = {"",            "ciento",     "doscientos",  "trescientos",
+                                               "cuatrocientos", "quinientos", "seiscientos", "setecientos",
+                                               "ochocientos",   "novecientos"};
 
 /* `before_mil`: uno is short there, un or -ún. */
 static void spanish_below_100(word *w, int n, bool before_mil)
@@ -321,8 +322,9 @@ static const char *const portuguese_small[] = {"zero",    "um",        "dois",  
                                                "quinze",  "dezasseis", "dezassete", "dezoito", "dezanove"};
 static const char *const portuguese_tens[] = {"",          "",         "vinte",   "trinta",  "quarenta",
                                               "cinquenta", "sessenta", "setenta", "oitenta", "noventa"};
-static const char *const portuguese_hundreds[] = {"",           "cento",      "duzentos",   "trezentos", "quatrocentos",
-                                                  "quinhentos", "seiscentos", "setecentos", "oitocentos", "novecentos"};
+static const char *const portuguese_hundreds[] = {"",             "cento",      "duzentos",   "trezentos",
+                                                  "quatrocentos", "quinhentos", "seiscentos", "setecentos",
+                                                  "oitocentos",   "novecentos"};
 
 static void portuguese_below_1000(word *w, int n)
 {

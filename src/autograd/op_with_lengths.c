@@ -17,8 +17,8 @@ static ek_status with_lengths_infer(const ek_node *node, ek_dtype *dtype, ek_sha
     if (batch >= shape->ndim || time >= shape->ndim || shape->dim[batch] != lengths->n ||
         shape->dim[time] != lengths->steps)
         return ek_fail(EK_ERR_SHAPE, "with_lengths: expected %lld sequences along axis %d and %lld steps along axis "
-                                     "%d, as the tensor has that gives the lengths, got %s", (long long)lengths->n, batch,
-                       (long long)lengths->steps, time, EK_TEXT(*shape));
+                                     "%d, as the tensor has that gives the lengths, got %s", (long long)lengths->n,
+                       batch, (long long)lengths->steps, time, EK_TEXT(*shape));
     return EK_OK;
 }
 

@@ -302,8 +302,7 @@ START_TEST(conflicting_lengths_are_refused)
     ck_ok(ek_tensor_set_lengths(wide, (int64_t[]){2, 1}, 2, 0, 1));
     assert_op_fails(EK_ERR_SHAPE, "with_lengths: expected 2 sequences along axis 0 and 3 steps along axis 1, as the "
                                   "tensor has that gives the lengths, got (2, 2)", call_with_lengths,
-                    (ek_tensor *[]){a, wide},
-                    2, NULL);
+                    (ek_tensor *[]){a, wide}, 2, NULL);
     assert_op_fails(EK_ERR_ARGUMENT, "with_lengths: input 0 is NULL", call_with_lengths, (ek_tensor *[]){NULL, a}, 2,
                     NULL);
     ck_ok(ek_tensor_set_lengths(tokens, (int64_t[]){2, 1}, 2, 0, 1));
@@ -314,6 +313,38 @@ START_TEST(conflicting_lengths_are_refused)
     ek_tensor *all[] = {a, b, wide, tokens};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         ek_tensor_free(all[i]);
+}
+END_TEST
+
+/* Ops of one's own: without a rule nothing is passed on, with ek_keep_lengths() it is; and what forward sees. */
+static ek_status copy_forward(ek_node *node)
+{
+    const ek_lengths *seen = ek_node_lengths(node, 0);
+    ck_assert(seen && seen->length[0] == 2 && seen->length[1] == 3);
+    ck_assert_ptr_null(ek_node_lengths(node, 1));
+    ck_assert_ptr_null(ek_node_lengths(node, -1));
+    memcpy(ek_tensor_data(node->out), ek_tensor_const_data(node->in[0]), 6 * sizeof(float));
+    return EK_OK;
+}
+
+START_TEST(own_ops_see_lengths)
+{
+    ek_op plain = {.name = "copy", .infer = ek_infer_same, .forward = {copy_forward, NULL}};
+    ek_tensor *x = ek_ones(EK_F32, EK_SHAPE(2, 3));
+    ek_tape *t = ek_tape_new();
+    const ek_lengths *lengths = NULL;
+    ck_ok(ek_tensor_set_lengths(x, (int64_t[]){2, 3}, 2, 0, 1));
+    ck_assert_ptr_null(ek_tensor_lengths(ek_apply(t, &plain, 1, &x, NULL, 0)));
+    plain.lengths = ek_keep_lengths;
+    assert_lengths("kept", ek_tensor_lengths(ek_apply(t, &plain, 1, &x, NULL, 0)), 0, 1, 2, 3, (int64_t[]){2, 3});
+    ck_assert_ptr_null(ek_node_lengths(NULL, 0));
+    ck_error(EK_ERR_ARGUMENT, "node_lengths: the node is NULL");
+    ck_assert_int_eq(ek_keep_lengths(NULL, &lengths), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "keep_lengths: the node is NULL");
+    ck_assert_int_eq(ek_keep_lengths(&(ek_node){.op = &plain}, NULL), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "keep_lengths: the place for the lengths is NULL");
+    ek_tape_free(t);
+    ek_tensor_free(x);
 }
 END_TEST
 
@@ -547,6 +578,7 @@ int main(void)
     tcase_add_test(tcase, masks_pass_through_windows_and_joins);
     tcase_add_test(tcase, axes_of_one_are_told_apart);
     tcase_add_test(tcase, conflicting_lengths_are_refused);
+    tcase_add_test(tcase, own_ops_see_lengths);
     tcase_add_test(tcase, layers_pass_lengths_on);
     tcase_add_test(tcase, padding_is_zeroed);
     tcase_add_test(tcase, nothing_to_zero_gives_the_tensor_itself);

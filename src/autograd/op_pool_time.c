@@ -27,7 +27,9 @@ EK_KERNEL static double FN(sum_valid)(const ek_strip *strip, const REAL *x)
 /* y[j] = (Σ_k x[step k, j])/length for n ≤ TILE columns.  x: [steps, n] of this stride. */
 EK_KERNEL static void FN(mean_columns)(const ek_strip *strip, int64_t stride, int64_t n, const REAL *x, REAL *y)
 {
-    double sum[TILE] = {0};
+    double sum[TILE];
+    for (int64_t j = 0; j < n; j++)
+        sum[j] = 0;
     for (int64_t k = 0; k < strip->length; k++) {
         const REAL *row = x + ek_strip_step(strip, k) * stride;
         for (int64_t j = 0; j < n; j++)

@@ -64,6 +64,11 @@ static void FN(gradient_tiles)(void *context, int64_t begin, int64_t end)
         ek_tile tile = ek_tile_at(&a->lines, index);
         const REAL *p = a->p + tile.begin;
         REAL *dx = a->dx + tile.begin;
+        if (!memchr(a->counts + tile.line, 1, (size_t)tile.width)) {
+            for (int64_t k = 0; k < n; k++)
+                memset(dx + k * inner, 0, (size_t)tile.width * sizeof *dx);
+            continue;
+        }
         for (int j = 0; j < tile.width; j++) {
             int64_t line = tile.line + j, target = a->target[line];
             if (!a->counts[line]) {

@@ -54,6 +54,17 @@ typedef struct pack_arguments {
     bool gather; /* padded to packed; the other way round without */
 } pack_arguments;
 
+/* Single elements, of 4 or 8 bytes, where time is the last axis: not worth a call. */
+static inline void copy_stretch(char *to, const char *from, size_t bytes)
+{
+    if (bytes == 4)
+        memcpy(to, from, 4);
+    else if (bytes == 8)
+        memcpy(to, from, 8);
+    else
+        memcpy(to, from, bytes);
+}
+
 static void move_rows(void *context, int64_t begin, int64_t end)
 {
     const pack_arguments *a = context;
@@ -64,10 +75,7 @@ static void move_rows(void *context, int64_t begin, int64_t end)
         char *packed = a->packed + (size_t)(r * layout->blocks) * bytes;
         for (int64_t b = 0; b < layout->blocks; b++, packed += bytes) {
             char *padded = a->padded + (size_t)(at + layout->offset[b]) * a->element;
-            if (a->gather)
-                memcpy(packed, padded, bytes);
-            else
-                memcpy(padded, packed, bytes);
+            copy_stretch(a->gather ? packed : padded, a->gather ? padded : packed, bytes);
         }
     }
 }

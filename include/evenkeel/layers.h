@@ -181,6 +181,12 @@ EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_d
  * All compute y = γ·(x − m)/√(v + eps) + β.  They differ in which elements share (m, v), and γ, β:
  * docs/norms-internals.md.  The variance is biased (SS/n) for normalizing; running_var takes the unbiased one
  * (SS/(n−1)).
+ *
+ * Lengths.  A norm honours the lengths that x carries (ek_tensor_set_lengths, _set_mask), wherever their batch and time
+ * axis stand: it works on the valid steps alone and puts them back.  So the padding enters no statistic, comes out as
+ * exactly 0, gets a gradient of exactly 0, whatever it holds, and nothing (y, gradients, running statistics) depends on
+ * how far the batch was padded, bit for bit.  A group that its lengths leave one element gives β, and a gradient of 0;
+ * by shape one element stays an error.  Lengths along the axis of the channels are EK_ERR_SHAPE.
  */
 
 /* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */
@@ -214,7 +220,8 @@ typedef struct ek_batch_norm_opts {
 EK_API ek_batch_norm_opts ek_batch_norm_opts_default(void);
 /* Statistics per channel over batch and space.  1d: (N, C) or (N, C, L); 2d: (N, C, H, W); 3d: (N, C, D, H, W).
  * Parameters weight, bias; buffers running_mean, running_var, num_batches_tracked.  One value per channel in training
- * is EK_ERR_SHAPE, and nothing moves. */
+ * is EK_ERR_SHAPE, and nothing moves.  With lengths a batch is its valid elements, running_var takes SS/(K−1) over
+ * those, and a batch of one such element moves nothing. */
 EK_API ek_module *ek_batch_norm1d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm2d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm3d(int64_t num_features, const ek_batch_norm_opts *opts);
@@ -224,7 +231,9 @@ typedef ek_batch_norm_opts ek_instance_norm_opts;
 EK_API ek_instance_norm_opts ek_instance_norm_opts_default(void);
 /* Statistics per sample and channel over space.  1d: (N, C, L); 2d: (N, C, H, W); 3d: (N, C, D, H, W).  With
  * track_running_stats evaluation uses per-channel running values, exactly as BatchNorm does.  One element of space is
- * EK_ERR_SHAPE whenever the input's statistics are used. */
+ * EK_ERR_SHAPE whenever the input's statistics are used.  With lengths the running statistics take the mean over
+ * samples of each one's mean and SS/(K−1); a sample of one valid element brings no variance, and when none brings any,
+ * nothing moves. */
 EK_API ek_module *ek_instance_norm1d(int64_t num_features, const ek_instance_norm_opts *opts);
 EK_API ek_module *ek_instance_norm2d(int64_t num_features, const ek_instance_norm_opts *opts);
 EK_API ek_module *ek_instance_norm3d(int64_t num_features, const ek_instance_norm_opts *opts);
@@ -233,10 +242,15 @@ typedef struct ek_layer_norm_opts {
     double eps;  /* default 1e-5 */
     bool weight; /* γ of shape normalized_shape; default true */
     bool bias;   /* β likewise; default true */
+    bool over_time; /* statistics per sample over all its (valid) steps as well; default false */
 } ek_layer_norm_opts;
 EK_API ek_layer_norm_opts ek_layer_norm_opts_default(void);
 /* Statistics per position over the trailing axes, which must equal normalized_shape.  No buffers: training and
- * evaluation give the same bits. */
+ * evaluation give the same bits.
+ * over_time: x is (N, T, …, D…), or has its batch and time axis where the lengths it carries say; statistics are taken
+ * per sample over its steps and the axes of normalized_shape, which does not name time, and γ, β belong to those axes.
+ * A normalized_shape that does name the time axis, (T, D…), gives statistics over the valid steps too; its γ and β would
+ * belong to steps, so they are EK_ERR_SHAPE where lengths vary. */
 EK_API ek_module *ek_layer_norm(ek_shape normalized_shape, const ek_layer_norm_opts *opts);
 
 #define EK_EPS_MACHINE (-1.0)
@@ -267,12 +281,15 @@ typedef struct ek_switchable_norm_opts {
     bool reference;                /* exactly the published code: unbiased variance within a plane, running statistics
                                       that start at 0 and take the mixed batch variance as it is; default false */
     ek_norm_statistics statistics; /* default EK_STATS_AUTO; speaks of the BatchNorm part */
+    int channel_axis;              /* 1 (default), or EK_CHANNELS_LAST for (N, …, C) */
 } ek_switchable_norm_opts;
 EK_API ek_switchable_norm_opts ek_switchable_norm_opts_default(void);
 /* Mean Σ w_k·m_k and variance Σ u_k·v_k over k = IN, LN, BN, with w = softmax(mean_weight), u = softmax(var_weight)
- * (Luo et al. 2018, arXiv:1806.10779).  1d: (N, C), which mixes LN and BN only; 2d: (N, C, H, W); 3d:
- * (N, C, D, H, W). */
+ * (Luo et al. 2018, arXiv:1806.10779).  1d: (N, C), which mixes LN and BN only; sequence: (N, C, L); 2d: (N, C, H, W);
+ * 3d: (N, C, D, H, W).  With lengths BN's means over n weigh each sample by its share of the valid elements; where the
+ * published code divides by S−1, a sample of one valid element has variance 0. */
 EK_API ek_module *ek_switchable_norm1d(int64_t num_features, const ek_switchable_norm_opts *opts);
+EK_API ek_module *ek_switchable_norm_sequence(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts);
 

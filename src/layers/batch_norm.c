@@ -11,26 +11,28 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
 {
     const channel_norm *norm = ek_module_state(module);
     const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
-    norm_dims d;
-    if (!ek_channel_norm_read(module, x, &d))
+    norm_input in;
+    if (!ek_channel_norm_read(module, tape, x, &in))
         return NULL;
-    const int64_t count = d.n * d.s;
-    if (count == 1 && (updates || !uses_running)) {
+    if (in.n * in.s == 1 && (updates || !uses_running)) { /* one value by shape; by its lengths a batch may have one */
         ek_norm_refuse_single(module, x);
         return NULL;
     }
     if (uses_running && !updates)
         ek_channel_norm_warn_untracked(module);
-    const ek_view view = ek_norm_view_per_channel(d);
+    const ek_view view = ek_norm_view_per_channel(&in);
     const ek_normalize_opts opts = {.stats = view, .affine = view, .eps = norm->eps, .center = true,
                                     .mean = uses_running ? norm->running_mean : NULL,
                                     .var = uses_running ? norm->running_var : NULL};
-    ek_normalize_stats batch;
-    ek_tensor *y = ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, updates ? &batch : NULL);
-    if (y && updates && count > 0 &&
-        ek_channel_norm_update_later(module, tape, &batch, 1, (double)count / (double)(count - 1)) != EK_OK)
-        return NULL;
-    return y;
+    ek_normalize_stats stats;
+    ek_tensor *y = ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, updates ? &stats : NULL);
+    if (y && updates) {
+        const norm_batch batch = {.mean = stats.mean, .var = stats.var, .rows = 1,
+                                  .count = in.rows * in.before * in.after};
+        if (ek_channel_norm_update_later(module, tape, &batch) != EK_OK)
+            return NULL;
+    }
+    return ek_norm_close(tape, &in, y);
 }
 
 static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max_ndim, int64_t num_features,

@@ -26,24 +26,19 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
         ek_norm_refuse_shape(module, x, expected, ndim >= 2, axis, norm->num_channels);
         return NULL;
     }
-    const int64_t n = x->shape.dim[0], c = norm->num_channels, g = norm->num_groups;
-    int64_t s = 1;
-    for (int i = 1; i < ndim; i++)
-        s *= i == axis ? 1 : x->shape.dim[i];
-    if (c / g * s == 1) {
+    const int64_t g = norm->num_groups, channels = norm->num_channels / g;
+    norm_input in;
+    if (!ek_norm_open(module, tape, x, axis, 1, &in))
+        return NULL;
+    if (channels * in.s == 1) {
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element per group, got %s with %lld groups of one; use fewer "
                               "groups", module->description, EK_TEXT(x->shape), (long long)g);
         return NULL;
     }
-    ek_normalize_opts opts = {.eps = norm->eps, .center = true};
-    if (axis == 1) {
-        opts.stats = (ek_view){n, 1, g, c / g * s};
-        opts.affine = (ek_view){1, n, c, s};
-    } else {
-        opts.stats = (ek_view){n, s, g, c / g};
-        opts.affine = (ek_view){1, n * s, c, 1};
-    }
-    return ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, NULL);
+    ek_normalize_opts opts = {.affine = ek_norm_view_per_channel(&in), .eps = norm->eps, .center = true};
+    if (!ek_norm_view_per_sample(tape, &in, in.before, g, channels * in.after, &opts))
+        return NULL;
+    return ek_norm_close(tape, &in, ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, NULL));
 }
 
 static const ek_module_def group_norm_def = {"group_norm", group_norm_forward, NULL, sizeof(group_norm)};

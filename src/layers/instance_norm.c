@@ -11,10 +11,10 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
 {
     const channel_norm *norm = ek_module_state(module);
     const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
-    norm_dims d;
-    if (!ek_channel_norm_read(module, x, &d))
+    norm_input in;
+    if (!ek_channel_norm_read(module, tape, x, &in))
         return NULL;
-    if (d.s == 1 && (updates || !uses_running)) {
+    if (in.s == 1 && (updates || !uses_running)) {
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element of space per sample and channel, got %s; there is "
                               "nothing to normalize over: leave the norm out here, or use another",
                 module->description, EK_TEXT(x->shape));
@@ -22,30 +22,30 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     }
     if (uses_running && !updates)
         ek_channel_norm_warn_untracked(module);
+    const ek_view channels = ek_norm_view_per_channel(&in);
+    ek_normalize_opts per_sample = {.affine = channels, .eps = norm->eps, .center = true}, opts;
+    if (!ek_norm_view_per_sample(tape, &in, in.before, in.c, in.after, &per_sample))
+        return NULL;
     /* Running statistics are per channel: with them the layer does what BatchNorm does in evaluation. */
-    const ek_normalize_opts opts = {
-        .stats = uses_running ? ek_norm_view_per_channel(d) : ek_norm_view_per_sample_channel(d),
-        .affine = ek_norm_view_per_channel(d),
-        .eps = norm->eps,
-        .center = true,
-        .mean = uses_running ? norm->running_mean : NULL,
-        .var = uses_running ? norm->running_var : NULL,
-    };
+    const ek_normalize_opts running = {.stats = channels, .affine = channels, .eps = norm->eps, .center = true,
+                                       .mean = norm->running_mean, .var = norm->running_var};
+    opts = uses_running ? running : per_sample;
     ek_normalize_stats instances;
     const bool same_pass = updates && !uses_running;
-    ek_tensor *y = ek_normalize(tape, x, norm->weight, norm->bias, NULL, NULL, &opts, same_pass ? &instances : NULL);
+    ek_tensor *y = ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, same_pass ? &instances : NULL);
     if (y && updates && !same_pass) { /* EK_STATS_RUNNING: the instances' statistics only feed the running ones */
-        ek_normalize_opts look = opts;
-        look.stats = ek_norm_view_per_sample_channel(d);
-        look.mean = look.var = NULL;
-        ek_tensor *values = ek_detach(tape, x);
-        if (!values || !ek_normalize(tape, values, NULL, NULL, NULL, NULL, &look, &instances))
+        ek_tensor *values = ek_detach(tape, in.x);
+        if (!values || !ek_normalize(tape, values, NULL, NULL, NULL, NULL, &per_sample, &instances))
             return NULL;
     }
-    if (y && updates && d.n * d.s > 0 &&
-        ek_channel_norm_update_later(module, tape, &instances, d.n, (double)d.s / (double)(d.s - 1)) != EK_OK)
-        return NULL;
-    return y;
+    if (y && updates) {
+        const norm_batch batch = {.mean = instances.mean, .var = instances.var, .rows = in.n,
+                                  .count = in.before * in.after,
+                                  .length = in.packed ? in.packed->lengths->length : NULL};
+        if (ek_channel_norm_update_later(module, tape, &batch) != EK_OK)
+            return NULL;
+    }
+    return ek_norm_close(tape, &in, y);
 }
 
 static ek_module *instance_norm_new(const ek_module_def *def, int ndim, int64_t num_features,

@@ -137,7 +137,58 @@ void ek_norm_refuse_shape(const ek_module *module, const ek_tensor *x, const cha
         ek_fail(EK_ERR_SHAPE, "%s: expected %s, got %s", module->description, expected, EK_TEXT(x->shape));
 }
 
-bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims)
+/* Lengths whose batch or time axis is one of the channels. */
+static void refuse_lengths(const ek_module *module, const ek_tensor *x, int axis, int axes)
+{
+    const ek_lengths *lengths = x->lengths;
+    const bool time = lengths->time_axis >= axis && lengths->time_axis < axis + axes;
+    ek_fail(EK_ERR_SHAPE, "%s: the lengths that %s carries have their %s along axis %d, which this layer reads as its "
+                          "channels; if another axis holds the channels, set opts.channel_axis, else correct the axes "
+                          "given to ek_tensor_set_lengths()", module->description, EK_TEXT(x->shape),
+            time ? "steps" : "sequences", time ? lengths->time_axis : lengths->batch_axis);
+}
+
+bool ek_norm_open(const ek_module *module, ek_tape *tape, ek_tensor *x, int axis, int axes, norm_input *in)
+{
+    const ek_lengths *lengths = x->lengths;
+    if (lengths && ((lengths->batch_axis >= axis && lengths->batch_axis < axis + axes) ||
+                    (lengths->time_axis >= axis && lengths->time_axis < axis + axes))) {
+        refuse_lengths(module, x, axis, axes);
+        return false;
+    }
+    if (lengths && !x->tape && !(lengths = ek_lengths_on_tape(tape, lengths)))
+        return false;
+    return ek_norm_open_sequences(tape, x, lengths, axis, axes, in);
+}
+
+bool ek_norm_open_sequences(ek_tape *tape, ek_tensor *x, const ek_lengths *lengths, int axis, int axes, norm_input *in)
+{
+    const int batch = lengths ? lengths->batch_axis : 0, time = lengths ? lengths->time_axis : 0;
+    *in = (norm_input){.x = x, .n = x->shape.dim[batch], .rows = x->shape.dim[batch], .before = 1, .c = 1, .after = 1};
+    for (int i = 0; i < x->shape.ndim; i++)
+        if (i != batch && i != time)
+            *(i < axis ? &in->before : i < axis + axes ? &in->c : &in->after) *= x->shape.dim[i];
+    in->s = in->before * in->after * (lengths ? lengths->steps : 1);
+    if (!lengths)
+        return true;
+    in->rows = lengths->total;
+    const ek_rows *found = ek_rows_make(tape, lengths, EK_ROWS_BY_SEQUENCE);
+    ek_rows *rows = found ? ek_tape_alloc(tape, sizeof *rows) : NULL;
+    if (!rows)
+        return false;
+    *rows = *found;
+    rows->carried = x->lengths != NULL;
+    in->packed = rows;
+    in->x = ek_pack_rows(tape, x, rows);
+    return in->x;
+}
+
+ek_tensor *ek_norm_close(ek_tape *tape, const norm_input *in, ek_tensor *y)
+{
+    return y && in->packed ? ek_unpack_rows(tape, y, in->packed) : y;
+}
+
+bool ek_channel_norm_read(const ek_module *module, ek_tape *tape, ek_tensor *x, norm_input *in)
 {
     const channel_norm *norm = ek_module_state(module);
     const int ndim = x->shape.ndim, axis = norm->channel_axis == 1 ? 1 : ndim - 1;
@@ -150,11 +201,7 @@ bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims
         ek_norm_refuse_shape(module, x, expected, rank_fits, axis, norm->num_features);
         return false;
     }
-    *dims = (norm_dims){.n = x->shape.dim[0], .c = norm->num_features, .s = 1, .channels_last = axis != 1};
-    for (int i = 1; i < ndim; i++)
-        if (i != axis)
-            dims->s *= x->shape.dim[i];
-    return true;
+    return ek_norm_open(module, tape, x, axis, 1, in);
 }
 
 void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x)
@@ -165,14 +212,28 @@ void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x)
             module->description, EK_TEXT(x->shape));
 }
 
-ek_view ek_norm_view_per_channel(norm_dims d)
+ek_view ek_norm_view_per_channel(const norm_input *in)
 {
-    return d.channels_last ? (ek_view){1, d.n * d.s, d.c, 1} : (ek_view){1, d.n, d.c, d.s};
+    return (ek_view){1, in->rows * in->before, in->c, in->after};
 }
 
-ek_view ek_norm_view_per_sample_channel(norm_dims d)
+bool ek_norm_view_per_sample(ek_tape *tape, const norm_input *in, int64_t outer, int64_t group, int64_t inner,
+                             ek_normalize_opts *opts)
 {
-    return d.channels_last ? (ek_view){d.n, d.s, d.c, 1} : (ek_view){d.n, 1, d.c, d.s};
+    if (!in->packed) {
+        opts->stats = (ek_view){in->n, outer, group, inner};
+        return true;
+    }
+    const int64_t *length = in->packed->lengths->length;
+    opts->stats = (ek_view){in->n, 0, group, inner};
+    opts->stats_outer = length;
+    if (outer == 1)
+        return true;
+    int64_t *rows = ek_tape_alloc(tape, (size_t)in->n * sizeof *rows);
+    for (int64_t i = 0; rows && i < in->n; i++)
+        rows[i] = length[i] * outer;
+    opts->stats_outer = rows;
+    return rows;
 }
 
 /* ---- running statistics ------------------------------------------------------------------------------------------ */
@@ -201,48 +262,63 @@ void ek_channel_norm_warn_untracked(const ek_module *module)
             module->description);
 }
 
-/* The batch's statistics, on the tape until the forward ends. */
-typedef struct pending_update {
-    const double *mean, *var;
-    int64_t rows;
-    double correction;
-} pending_update;
-
-/* Mean over the rows of one channel's statistic. */
-static double pooled(const double *table, int64_t rows, int64_t channels, int64_t channel)
+/* Elements behind each statistic of a row. */
+static int64_t elements(const norm_batch *batch, int64_t row)
 {
-    double sum = 0;
-    for (int64_t r = 0; r < rows; r++)
-        sum += table[r * channels + channel];
-    return sum / (double)rows;
+    return batch->length ? batch->length[row] * batch->count : batch->count;
+}
+
+/* Means over the rows that have them of one channel's mean and variance. */
+static void pool(const norm_batch *batch, int64_t channels, int64_t channel, double *mean, double *variance)
+{
+    int64_t means = 0, variances = 0;
+    *mean = *variance = 0;
+    for (int64_t r = 0; r < batch->rows; r++) {
+        const int64_t k = elements(batch, r), at = r * channels + channel;
+        const double correction = batch->as_it_is ? 1 : (double)k / (double)(k - 1);
+        if (k > 0) {
+            *mean += batch->mean[at];
+            means++;
+        }
+        if (k > 1) {
+            *variance += correction * batch->var[at];
+            variances++;
+        }
+    }
+    *mean /= (double)means;
+    *variance /= (double)variances;
 }
 
 static void update(ek_module *module, const void *data, bool succeeded)
 {
-    const pending_update *batch = data;
+    const norm_batch *batch = data;
     channel_norm *norm = ek_module_state(module);
     const int64_t channels = norm->num_features;
     if (!succeeded)
         return;
-    for (int64_t c = 0; c < channels; c++)
-        if (!ek_running_fits(norm->running_mean, pooled(batch->mean, batch->rows, channels, c)) ||
-            !ek_running_fits(norm->running_var, batch->correction * pooled(batch->var, batch->rows, channels, c))) {
+    double mean, variance;
+    for (int64_t c = 0; c < channels; c++) {
+        pool(batch, channels, c, &mean, &variance);
+        if (!ek_running_fits(norm->running_mean, mean) || !ek_running_fits(norm->running_var, variance)) {
             norm->non_finite_batches++;
             ek_running_warn_refused(module, "channel", c, norm->non_finite_batches);
             return;
         }
+    }
     int64_t *count = norm->num_batches_tracked->data;
     ++*count;
     const double fraction = ek_running_fraction(norm->momentum, *count);
     for (int64_t c = 0; c < channels; c++) {
-       ek_running_move(norm->running_mean, c, fraction, pooled(batch->mean, batch->rows, channels, c));
-       ek_running_move(norm->running_var, c, fraction, batch->correction * pooled(batch->var, batch->rows, channels, c));
+        pool(batch, channels, c, &mean, &variance);
+        ek_running_move(norm->running_mean, c, fraction, mean);
+        ek_running_move(norm->running_var, c, fraction, variance);
     }
 }
 
-ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
-                                    double correction)
+ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch)
 {
-    pending_update batch = {.mean = stats->mean, .var = stats->var, .rows = rows, .correction = correction};
-    return ek_after_forward(tape, module, update, &batch, sizeof batch);
+    bool any = false;
+    for (int64_t r = 0; r < batch->rows; r++)
+        any = any || elements(batch, r) > 1;
+    return any ? ek_after_forward(tape, module, update, batch, sizeof *batch) : EK_OK;
 }

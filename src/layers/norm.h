@@ -1,15 +1,21 @@
-/* What the layers of the norm family share: reading (N, C, …), the options of γ, β and running statistics, and when
- * those move. */
+/* What the layers of the norm family share: reading (N, C, …), with lengths or without, the options of γ, β and running
+ * statistics, and when those move. */
 #ifndef EK_NORM_H
 #define EK_NORM_H
 
 #include "module.h"
+#include "sequence.h"
 
-/* x as samples, channels and positions. */
-typedef struct norm_dims {
-    int64_t n, c, s;
-    bool channels_last;
-} norm_dims;
+/* What a norm works on: the rows of x, each `before` positions, c channels, `after` positions.  Without lengths a row is
+ * a sample, and x the input as it is; with them a row is a valid step, and x the input packed, sequence after sequence,
+ * so that no padding is there to enter anything. */
+typedef struct norm_input {
+    ek_tensor *x;
+    const ek_rows *packed; /* NULL: x is the input itself */
+    int64_t n;             /* samples */
+    int64_t rows, before, c, after;
+    int64_t s; /* elements per sample and channel by the input's shape, padding included */
+} norm_input;
 
 /* The state of a norm over channels: BatchNorm, InstanceNorm, SwitchableNorm; each puts it first in its own state. */
 typedef struct channel_norm {
@@ -42,15 +48,25 @@ bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x);
 /* EK_ERR_SHAPE for an x that is not as `expected`; where the channels may lie on the other axis, with both readings. */
 void ek_norm_refuse_shape(const ek_module *module, const ek_tensor *x, const char *expected, bool rank_fits, int axis,
                           int64_t channels);
-/* Reads the shape of x, or EK_ERR_SHAPE that says what was expected. */
-bool ek_channel_norm_read(const ek_module *module, const ek_tensor *x, norm_dims *dims);
+/* Reads x, whose shape is known to fit, as the norm sees it: `axes` axes from `axis` on are the channels.  False with a
+ * failure: the lengths that x carries have their batch or time axis among them, or memory ran out. */
+bool ek_norm_open(const ek_module *module, ek_tape *tape, ek_tensor *x, int axis, int axes, norm_input *in);
+/* The same for sequences that are known. */
+bool ek_norm_open_sequences(ek_tape *tape, ek_tensor *x, const ek_lengths *lengths, int axis, int axes, norm_input *in);
+/* The norm's result y, of the shape of in->x, in the shape of the layer's input: 0 in the padding.  NULL for NULL. */
+ek_tensor *ek_norm_close(ek_tape *tape, const norm_input *in, ek_tensor *y);
+/* Reads x for a norm over channels, or EK_ERR_SHAPE that says what was expected. */
+bool ek_channel_norm_read(const ek_module *module, ek_tape *tape, ek_tensor *x, norm_input *in);
 
 /* The failure of statistics over one value per channel. */
 void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x);
 
-/* One (mean, var) per channel over everything, or per sample and channel; and one (γ, β) per channel. */
-ek_view ek_norm_view_per_channel(norm_dims d);
-ek_view ek_norm_view_per_sample_channel(norm_dims d);
+/* One (mean, var), or (γ, β), per channel over everything. */
+ek_view ek_norm_view_per_channel(const norm_input *in);
+/* One (mean, var) per sample and group: opts->stats, and stats_outer, where each row is (outer, group, inner).  False
+ * when memory ran out. */
+bool ek_norm_view_per_sample(ek_tape *tape, const norm_input *in, int64_t outer, int64_t group, int64_t inner,
+                             ek_normalize_opts *opts);
 
 /* ---- running statistics (running.c) ------------------------------------------------------------------------------ */
 /* A momentum and a choice that there are, or EK_ERR_ARGUMENT that names the layer. */
@@ -74,9 +90,16 @@ bool ek_channel_norm_uses_running(const ek_module *module);
 bool ek_channel_norm_updates_running(const ek_module *module);
 /* Warns when running statistics are used that no batch has ever moved. */
 void ek_channel_norm_warn_untracked(const ek_module *module);
-/* Moves the running statistics once the outermost forward has succeeded, toward the mean over `rows` of mean[rows][C]
- * and correction·var[rows][C]. */
-ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const ek_normalize_stats *stats, int64_t rows,
-                                    double correction);
+/* A batch's statistics that are to move the running ones: `rows` means and variances per channel, of length[r]·count
+ * elements each (length NULL: of `count`).  A row of one element has a mean and brings no variance. */
+typedef struct norm_batch {
+    const double *mean, *var; /* [rows][C] */
+    int64_t rows, count;
+    const int64_t *length; /* [rows], memory of the tape */
+    bool as_it_is;         /* the variance is taken as it is, not made unbiased by K/(K−1) */
+} norm_batch;
+/* Moves the running statistics once the outermost forward has succeeded, toward the means over rows of both.  Where no
+ * row brings a variance nothing moves, the counter of batches neither. */
+ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch);
 
 #endif

@@ -10,21 +10,21 @@ typedef struct switchable_norm {
 ek_switchable_norm_opts ek_switchable_norm_opts_default(void)
 {
     return (ek_switchable_norm_opts){.eps = 1e-5, .momentum = 0.1, .affine = true, .batch = true,
-                                     .statistics = EK_STATS_AUTO};
+                                     .statistics = EK_STATS_AUTO, .channel_axis = 1};
 }
 
 /* Are there enough values for every variance that this layer mixes? */
-static bool enough_values(const ek_module *module, const ek_tensor *x, norm_dims d, bool batch_statistics)
+static bool enough_values(const ek_module *module, const ek_tensor *x, const norm_input *in, bool batch_statistics)
 {
     const switchable_norm *norm = ek_module_state(module);
     const bool plane = norm->base.min_ndim > 2;
-    if (plane && d.s == 1)
+    if (plane && in->s == 1)
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element of space per sample and channel, got %s; use "
                               "switchable_norm1d on (N, C)", module->description, EK_TEXT(x->shape));
-    else if (!plane && norm->reference && d.c == 1)
+    else if (!plane && norm->reference && in->c == 1)
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one channel for an unbiased variance over channels, got %s",
                 module->description, EK_TEXT(x->shape));
-    else if (!plane && batch_statistics && d.n == 1)
+    else if (!plane && batch_statistics && in->n == 1)
         ek_norm_refuse_single(module, x);
     else
         return true;
@@ -36,24 +36,29 @@ static ek_tensor *switchable_norm_forward(ek_module *module, ek_tape *tape, ek_t
     const switchable_norm *norm = ek_module_state(module);
     const channel_norm *base = &norm->base;
     const bool uses_running = ek_channel_norm_uses_running(module), updates = ek_channel_norm_updates_running(module);
-    norm_dims d;
-    if (!ek_channel_norm_read(module, x, &d) ||
-        !enough_values(module, x, d, norm->batch && (updates || !uses_running)))
+    norm_input in;
+    if (!ek_channel_norm_read(module, tape, x, &in) ||
+        !enough_values(module, x, &in, norm->batch && (updates || !uses_running)))
         return NULL;
     if (uses_running && !updates)
         ek_channel_norm_warn_untracked(module);
     const ek_switch_opts mix = {.instance = base->min_ndim > 2, .batch = norm->batch, .unbiased = norm->reference,
                                 .running_mean = uses_running ? base->running_mean : NULL,
                                 .running_var = uses_running ? base->running_var : NULL};
-    const ek_normalize_opts opts = {.stats = ek_norm_view_per_sample_channel(d), .affine = ek_norm_view_per_channel(d),
-                                    .eps = base->eps, .center = true, .switchable = &mix};
-    ek_normalize_stats batch;
-    ek_tensor *y = ek_normalize(tape, x, base->weight, base->bias, norm->mean_weight, norm->var_weight, &opts,
-                                updates ? &batch : NULL);
-    const double count = (double)(d.n * d.s), correction = norm->reference ? 1 : count / (count - 1);
-    if (y && updates && count > 0 && ek_channel_norm_update_later(module, tape, &batch, 1, correction) != EK_OK)
+    ek_normalize_opts opts = {.affine = ek_norm_view_per_channel(&in), .eps = base->eps, .center = true,
+                              .switchable = &mix};
+    if (!ek_norm_view_per_sample(tape, &in, in.before, in.c, in.after, &opts))
         return NULL;
-    return y;
+    ek_normalize_stats stats;
+    ek_tensor *y = ek_normalize(tape, in.x, base->weight, base->bias, norm->mean_weight, norm->var_weight, &opts,
+                                updates ? &stats : NULL);
+    if (y && updates) {
+        const norm_batch batch = {.mean = stats.mean, .var = stats.var, .rows = 1,
+                                  .count = in.rows * in.before * in.after, .as_it_is = norm->reference};
+        if (ek_channel_norm_update_later(module, tape, &batch) != EK_OK)
+            return NULL;
+    }
+    return ek_norm_close(tape, &in, y);
 }
 
 static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_t num_features,
@@ -62,7 +67,8 @@ static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_
     ek_switchable_norm_opts defaults = ek_switchable_norm_opts_default();
     opts = opts ? opts : &defaults;
     ek_batch_norm_opts common = {.eps = opts->eps, .momentum = opts->momentum, .affine = opts->affine,
-                                 .track_running_stats = opts->batch, .statistics = opts->statistics, .channel_axis = 1};
+                                 .track_running_stats = opts->batch, .statistics = opts->statistics,
+                                 .channel_axis = opts->channel_axis};
     channel_norm_spec spec = {ndim, ndim, num_features, &common, opts->last_gamma ? 0 : 1, opts->reference ? 0 : 1, false};
     ek_module *module = ek_channel_norm_new(def, &spec);
     if (!module)
@@ -82,6 +88,8 @@ static const ek_module_def switchable_norm2d_def = {"switchable_norm2d", switcha
                                                     sizeof(switchable_norm)};
 static const ek_module_def switchable_norm3d_def = {"switchable_norm3d", switchable_norm_forward, NULL,
                                                     sizeof(switchable_norm)};
+static const ek_module_def switchable_norm_sequence_def = {"switchable_norm_sequence", switchable_norm_forward, NULL,
+                                                           sizeof(switchable_norm)};
 
 ek_module *ek_switchable_norm1d(int64_t num_features, const ek_switchable_norm_opts *opts)
 {
@@ -96,4 +104,9 @@ ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_o
 ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts)
 {
     return switchable_norm_new(&switchable_norm3d_def, 5, num_features, opts);
+}
+
+ek_module *ek_switchable_norm_sequence(int64_t num_features, const ek_switchable_norm_opts *opts)
+{
+    return switchable_norm_new(&switchable_norm_sequence_def, 3, num_features, opts);
 }

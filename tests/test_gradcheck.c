@@ -99,12 +99,30 @@ static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tens
 
 static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_opts mix)
 {
-    ek_normalize_opts opts = {.stats = view, .affine = {1, view.batch, view.group, view.inner}, .eps = 1e-3,
+    ek_normalize_opts opts = {.stats = view, .affine = {1, view.batch * view.outer, view.group, view.inner},
+                              .eps = 1e-3,
                               .center = true, .switchable = &mix};
     return ek_normalize(t, x[0], x[1], x[2], x[3], x[4], &opts, NULL);
 }
 
+/* Batches of rows (…, group, inner), outer[b] of them each; γ and β as `affine` says. */
+static ek_tensor *ragged(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, const int64_t *outer,
+                         ek_view stats, ek_view affine, bool center)
+{
+    ek_normalize_opts opts = {.stats = stats, .stats_outer = outer, .affine = affine, .eps = 1e-3, .center = center};
+    return ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
+}
+
+static ek_tensor *switchable_ragged(ek_tape *t, ek_tensor **x, const int64_t *outer, ek_view stats, int64_t rows,
+                                    ek_switch_opts mix)
+{
+    ek_normalize_opts opts = {.stats = stats, .stats_outer = outer, .affine = {1, rows, stats.group, stats.inner},
+                              .eps = 1e-3, .center = true, .switchable = &mix};
+    return ek_normalize(t, x[0], x[1], x[2], x[3], x[4], &opts, NULL);
+}
+
 #define V(...) ((ek_view){__VA_ARGS__})
+#define OUTER(...) ((const int64_t[]){__VA_ARGS__})
 #define S3 EK_SHAPE(3)
 #define REALS(shape, ...) reals(state, shape, (const double[]){__VA_ARGS__})
 #define NORM(x, w, b, stats, affine) normalize(t, x, w, b, stats, affine, true, NULL, NULL)

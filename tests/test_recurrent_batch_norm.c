@@ -364,11 +364,11 @@ START_TEST(names_and_first_values_of_norms)
         "weight_ih_l0 weight_hh_l0 bias_ih_l0 bias_hh_l0 gain_ih_l0 gain_hh_l0 ",
         "weight_ih_l0 weight_hh_l0 bias_ih_l0 bias_hh_l0 gain_ih_l0 gain_hh_l0 gain_c_l0 bias_c_l0 ",
         "weight_ih_l0 weight_hh_l0 bias_ih_l0 bias_hh_l0 gain_ih_l0 gain_hh_l0 "};
-    static const char *const buffers[CELLS] = {
-        "running_mean_ih_l0 running_var_ih_l0 running_mean_hh_l0 running_var_hh_l0 num_batches_tracked_l0 ",
-        "running_mean_ih_l0 running_var_ih_l0 running_mean_hh_l0 running_var_hh_l0 running_mean_c_l0 running_var_c_l0 "
-        "num_batches_tracked_l0 ",
-        "running_mean_ih_l0 running_var_ih_l0 running_mean_hh_l0 running_var_hh_l0 num_batches_tracked_l0 "};
+    static const char plain[] = "running_mean_ih_l0 running_var_ih_l0 running_mean_hh_l0 running_var_hh_l0 "
+                                "num_batches_tracked_l0 ";
+    static const char with_c[] = "running_mean_ih_l0 running_var_ih_l0 running_mean_hh_l0 running_var_hh_l0 "
+                                 "running_mean_c_l0 running_var_c_l0 num_batches_tracked_l0 ";
+    static const char *const buffers[CELLS] = {plain, with_c, plain};
     for (int k = 0; k < 2 * CELLS; k++) {
         recurrent_case c = recurrent_case_of((cell_kind)(k % CELLS));
         c.opts.norm = k < CELLS ? EK_RECURRENT_LAYER_NORM : EK_RECURRENT_BATCH_NORM;

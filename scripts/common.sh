@@ -23,6 +23,8 @@ tests  check               needed   the framework the tests are written in
 tests  pkg-config          needed   finds it
 tests  g++                 optional checks the headers in C++
 demo   gnuplot-nox         optional draws the plot
+bench  python3-torch       optional a peer to compare with
+bench  libdnnl-dev         optional a peer to compare with: oneDNN
 openmp libomp-dev          optional several threads in what clang compiles
 ci     clang               needed   the second compiler
 ci     libclang-rt-dev     needed   its sanitizers
@@ -62,6 +64,8 @@ present() {
     check) pkg-config --exists check 2>/dev/null ;;
     g++) have c++ || have g++ || have clang++ ;;
     gnuplot-nox) have gnuplot ;;
+    python3-torch) have python3 && python3 -c 'import importlib.util as u; exit(not u.find_spec("torch"))' ;;
+    libdnnl-dev) links "$(compiler)" '#include <dnnl.h>' -ldnnl ;;
     libclang-rt-dev) links clang '' -fsanitize=address,undefined ;;
     libomp-dev) links clang '#include <omp.h>' -fopenmp ;;
     *) have "$1" ;;

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# usage: bench/compare.sh [norm|train|all] [PATTERN] [--quick|--list]
+#
+# Builds and times the cases of bench/norm.cases or bench/train.cases here and in the peers, alternately, and prints
+# one line per case and peer, separated by tabs (ratio = peer/ours: above 1 we are faster; the last column is the time
+# that a copy of the same tensor takes):
+#
+#   case  ours_us  peer_us  ratio  peer_name  copy_us
+#
+#   PATTERN   only cases whose name contains this or matches it: bn_32, '*_train_t2'
+#   --quick   one short round instead of five
+#   --list    only the names of the cases
+#   --help    this text
+#
+# Peers: PyTorch twice, as `pytorch` with an allocator that keeps its memory and as `pytorch_default` without, and
+# oneDNN in plain and in its own blocked layout.  One that is missing is told and left out.  docs/performance.md says
+# more.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname "$(readlink -f "$0")")/../scripts/common.sh"
+
+suites=()
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --quick | --list) options+=("$1") ;;
+    -*) die "there is no option $1; --help lists them" ;;
+    *)
+        if [ ${#suites[@]} = 0 ]; then
+            case $1 in
+            norm | train) suites=("$1") ;;
+            all) suites=(norm train) ;;
+            *) die "expected norm, train or all, got $1" ;;
+            esac
+        else
+            options+=(--match "$1")
+        fi
+        ;;
+    esac
+    shift
+done
+[ ${#suites[@]} -gt 0 ] || suites=(norm train)
+
+require build bench >&2
+say "building in $root/build …" >&2
+build "$root/build" comparison -DCMAKE_BUILD_TYPE=Release -DEVENKEEL_BENCH=ON
+programs=$root/build/bench
+
+# Commands of the peers: a new one is a line here and a program that answers as bench/worker.h says.
+workers=("ours=exec $(printf %q "$programs/ours")" "copy=exec $(printf %q "$programs/copy")")
+python=
+for candidate in python3 /usr/bin/python3; do # Debian's own, should another one come first
+    if [ -z "$python" ] && "$candidate" -c 'import torch' 2>/dev/null; then python=$candidate; fi
+done
+if [ -n "$python" ]; then
+    python="exec $python $(printf %q "$root/bench/peer_pytorch.py")"
+    workers+=("pytorch=MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $python"
+        "pytorch_default=$python")
+else
+    say "PyTorch is missing (python3-torch): going on without" >&2
+fi
+if [ -x "$programs/peer_onednn" ]; then
+    workers+=("onednn=exec $(printf %q "$programs/peer_onednn")"
+        "onednn_blocked=exec $(printf %q "$programs/peer_onednn") blocked")
+else
+    say "oneDNN 2 is missing (libdnnl-dev): going on without" >&2
+fi
+
+for suite in "${suites[@]}"; do
+    if [ -e "$root/bench/$suite.cases" ]; then
+        "$programs/compare" "${options[@]}" "$root/bench/$suite.cases" "${workers[@]}"
+    else
+        say "$suite: there are no cases yet" >&2
+    fi
+done

@@ -1,0 +1,148 @@
+"""PyTorch's side of a comparison: answers the driver as worker.h says."""
+import gc
+import sys
+import time
+
+import torch
+from torch import nn
+
+FEWEST_REPETITIONS = 2
+
+
+class SwitchableNorm2d(nn.Module):
+    """SwitchableNorm composed of PyTorch's own ops (Luo et al. 2018, arXiv:1806.10779): instance statistics, those of
+    LayerNorm and BatchNorm from them, mixed by two softmaxes; running statistics as in BatchNorm."""
+
+    def __init__(self, channels, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.mean_weight = nn.Parameter(torch.ones(3))
+        self.var_weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("running_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("running_var", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x):
+        mean_in = x.mean((2, 3), keepdim=True)
+        var_in = x.var((2, 3), unbiased=False, keepdim=True)
+        mean_ln = mean_in.mean(1, keepdim=True)
+        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, unbiased=False, keepdim=True)
+        mean_bn = mean_in.mean(0, keepdim=True)
+        var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, unbiased=False, keepdim=True)
+        with torch.no_grad():
+            n = x.numel() // x.shape[1]
+            self.running_mean.lerp_(mean_bn, self.momentum)
+            self.running_var.lerp_(var_bn * (n / (n - 1)), self.momentum)
+        w = torch.softmax(self.mean_weight, 0)
+        u = torch.softmax(self.var_weight, 0)
+        mean = w[0] * mean_in + w[1] * mean_ln + w[2] * mean_bn
+        var = u[0] * var_in + u[1] * var_ln + u[2] * var_bn
+        return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
+
+
+def make_norm(kind, shape, options):
+    """The layer, or None when there is no such norm."""
+    channels = shape[1]
+    if kind == "bn":
+        return nn.BatchNorm2d(channels) if len(shape) == 4 else nn.BatchNorm1d(channels)
+    if kind in ("in", "in_affine"):
+        return nn.InstanceNorm2d(channels, affine=kind == "in_affine")
+    if kind == "gn":
+        return nn.GroupNorm(int(options["groups"]), channels)
+    if kind == "ln":
+        return nn.LayerNorm(shape[-int(options.get("last", 1)):])
+    if kind == "sn":
+        return SwitchableNorm2d(channels)
+    return None
+
+
+def fill(shape, step, shift):
+    """The numbers of bench_fill()."""
+    i = torch.arange(torch.Size(shape).numel(), dtype=torch.int64)
+    i.mul_(step).bitwise_and_(0xFFFFFFFF).bitwise_right_shift_(8)
+    return i.to(torch.float32).mul_(2.0**-23).sub_(shift).reshape(shape)
+
+
+class Norm:
+    """A norm, alone or with a ReLU in place behind it."""
+
+    inputs = None, None, None  # shape, x, dy: kept while the shape stays
+
+    def __init__(self, layer, shape, variant):
+        if Norm.inputs[0] != shape:
+            Norm.inputs = None, None, None
+            x = fill(shape, 2654435761, 0.5).requires_grad_()
+            Norm.inputs = shape, x, fill(shape, 2246822519, 1.0)
+        _, self.x, self.dy = Norm.inputs
+        self.layer = nn.Sequential(layer, nn.ReLU(inplace=True)) if "relu" in variant else layer
+        self.train = "train" in variant
+
+    def step(self):
+        y = self.layer(self.x)
+        if self.train:
+            y.backward(self.dy)
+            self.x.grad = None
+            self.layer.zero_grad(set_to_none=True)
+
+    def check(self):
+        y = self.layer(self.x)
+        value = y.detach().abs().mean(dtype=torch.float64).item()
+        if not self.train:
+            return value, 0
+        y.backward(self.dy)
+        slope = self.x.grad.abs().mean(dtype=torch.float64).item()
+        self.x.grad = None
+        self.layer.zero_grad(set_to_none=True)
+        return value, slope
+
+
+def prepare(words):
+    """A case that can step and check, or None."""
+    kind, size, variant, threads = words[:4]
+    options = dict((word.split("=") + [""])[:2] for word in words[4:])
+    torch.set_num_threads(int(threads))
+    if not size[0].isdigit():
+        return None
+    shape = [int(dim) for dim in size.split("x")]
+    layer = make_norm(kind, shape, options)
+    return Norm(layer, shape, variant) if layer is not None else None
+
+
+def run(step, warm_up, seconds):
+    """Median of the repetitions in microseconds, and how many there were."""
+    clock = time.perf_counter
+    start = clock()
+    while True:
+        step()
+        if clock() - start >= warm_up:
+            break
+    took = []
+    start = before = clock()
+    while len(took) < FEWEST_REPETITIONS or before - start < seconds:
+        step()
+        after = clock()
+        took.append(after - before)
+        before = after
+    took.sort()
+    n = len(took)
+    return 1e6 * (took[n // 2] + took[(n - 1) // 2]) / 2, n
+
+
+def main():
+    gc.disable()
+    case = None
+    for line in iter(sys.stdin.readline, ""):
+        words = line.split()
+        if words[0] == "about":
+            print("PyTorch", torch.__version__)
+        elif words[0] == "case":
+            case = None
+            case = prepare(words[1:])
+            print("ready %.9g %.9g" % case.check() if case else "none")
+        else:
+            print("%.6g %d" % run(case.step, float(words[1]), float(words[2])))
+        sys.stdout.flush()
+
+
+main()

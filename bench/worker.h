@@ -1,0 +1,50 @@
+/* What a program that takes part in a comparison has to do.  The driver, compare.c, starts one process per peer and
+ * number of threads and tells it by lines on its standard input:
+ *
+ *   about                                        answer: one line that says what this is
+ *   case KIND SIZE VARIANT THREADS [OPTION…]     answer: "ready A B", or "none" when there is no such case here.
+ *                                                A and B tell what was computed: for a norm the means of |y| and |dx|
+ *   run WARM_UP SECONDS                          answer: "M N", the median of N repetitions in microseconds
+ *
+ * KIND, SIZE and OPTIONs are the words of a line of a .cases file; VARIANT is one of its `variants`.  A worker in C
+ * fills in a bench_worker; peer_pytorch.py speaks the same in Python.
+ */
+#ifndef BENCH_WORKER_H
+#define BENCH_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { BENCH_MAX_NDIM = 12, BENCH_MAX_WORDS = 16 };
+
+typedef struct bench_case {
+    const char *kind;
+    int ndim; /* SIZE as a shape, 32x64x56x56; 0 where it is something else */
+    int64_t dim[BENCH_MAX_NDIM];
+    int64_t numel;
+    const char *size, *variant;
+    bool relu, train; /* VARIANT says relu_…, …train */
+    int threads, n_options;
+    const char *options[BENCH_MAX_WORDS];
+} bench_case;
+
+typedef struct bench_worker {
+    const char *(*about)(void);
+    /* Makes a case ready, in place of the one before; false: there is no such case here. */
+    bool (*prepare)(const bench_case *c);
+    void (*step)(void); /* what is timed */
+    /* One step, and numbers that are nearly the same for everyone who does the same work. */
+    void (*check)(double *a, double *b);
+} bench_worker;
+
+/* Answers the driver until it hangs up. */
+int bench_serve(const bench_worker *worker);
+
+/* The number in an option "name=number", 1 for "name" alone, `otherwise` where there is none. */
+int64_t bench_option(const bench_case *c, const char *name, int64_t otherwise);
+/* The same numbers for every worker: a Weyl sequence in [−0.5, 1.5) for x, another one for dy. */
+void bench_fill(float *values, int64_t n, bool is_dy);
+double bench_mean_absolute(const float *values, int64_t n);
+/* Says what is wrong and leaves: the driver goes on without this peer. */
+_Noreturn void bench_die(const char *who, const char *what);
+#endif

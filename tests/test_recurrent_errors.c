@@ -78,6 +78,10 @@ START_TEST(options)
     opts = good;
     opts.nonlinearity = (ek_nonlinearity)2;
     refuses_options(opts, "expected one of ek_nonlinearity, got 2");
+    opts.nonlinearity = EK_NONLINEARITY_RELU;
+    ck_refused(EK_ERR_ARGUMENT, "lstm(3, 4, relu): only ek_rnn has a choice of nonlinearity; leave "
+                                "EK_NONLINEARITY_TANH", ek_lstm(3, 4, EK_BATCH_FIRST, &opts));
+    ck_refused(EK_ERR_ARGUMENT, "gru(3, 4, relu): only ek_rnn", ek_gru(3, 4, EK_BATCH_FIRST, &opts));
     opts = good;
     opts.statistics = (ek_norm_statistics)4;
     refuses_options(opts, "expected one of ek_norm_statistics, got 4");

@@ -420,6 +420,41 @@ START_TEST(with_and_without_states)
 }
 END_TEST
 
+/* A module of one's own that gives the final state of its child, and fails after it where it is told to. */
+static ek_tensor *encode(ek_module *module, ek_tape *tape, ek_tensor *x)
+{
+    ek_recurrent_state final;
+    if (!ek_recurrent_forward(ek_module_child(module, 0), tape, x, NULL, &final))
+        return NULL;
+    if (*(bool *)ek_module_state(module)) {
+        ek_fail(EK_ERR_STATE, "told to fail");
+        return NULL;
+    }
+    return ek_flatten(tape, ek_permute(tape, final.h, EK_AXES(1, 0, 2)), 1, 2);
+}
+
+START_TEST(in_a_module_of_ones_own)
+{
+    static const ek_module_def def = {.type = "encoder", .forward = encode, .state_bytes = sizeof(bool)};
+    recurrent_case c = with_everything(CELLS * 2 + GRU);
+    ek_module *encoder = ek_module_new(&def, NULL), *net = ek_sequential(encoder);
+    ck_ok(ek_module_add_child(encoder, "cell", recurrent_layer(&c)));
+    ck_ok(ek_module_init(net, 1));
+    ek_tensor *x = recurrent_input(&c, EK_F32, 2), *narrow = ek_ones(EK_F32, EK_SHAPE(5, 6, 2));
+    *(bool *)ek_module_state(encoder) = true;
+    assert_forward_fails(EK_ERR_STATE, "told to fail", net, x);
+    *(bool *)ek_module_state(encoder) = false;
+    assert_forward_fails(EK_ERR_SHAPE, "(5, 6, 2) [in layer \"0.cell\": gru(3, 4, 2 layers", net, narrow);
+    ek_tensor *y = apply_layer(net, x);
+    ck_assert_str_eq(EK_TEXT(ek_tensor_shape(y)), "(5, 16)");
+    ck_assert(state_at(net, "0.cell.num_batches_tracked_l1_reverse", 0) == 1);
+    ek_tensor *all[] = {x, narrow, y};
+    for (int i = 0; i < 3; i++)
+        ek_tensor_free(all[i]);
+    ek_module_free(net);
+}
+END_TEST
+
 /* One tensor as both states: its gradient is the sum of the two. */
 START_TEST(one_tensor_as_both_states)
 {
@@ -590,8 +625,8 @@ int main(void)
     TCase *tcase = tcase_create("recurrent_properties");
     const TTest *const once[] = {bounds_of_first_values, first_values_follow_from_the_seed,
                                  dropout_stands_between_layers, dropout_of_both_directions, masks_of_dropout,
-                                 descriptions, summary, in_a_sequential, one_tensor_as_both_states,
-                                 nothing_to_run_over};
+                                 descriptions, summary, in_a_sequential, in_a_module_of_ones_own,
+                                 one_tensor_as_both_states, nothing_to_run_over};
     const TTest *const each[] = {saved_and_loaded, converted, with_and_without_states, frozen_parameters,
                                  only_parameters, states_carried_from_tape_to_tape};
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)

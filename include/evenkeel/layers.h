@@ -323,7 +323,7 @@ typedef struct ek_recurrent_opts {
     bool bias;                     /* default true; also the norms' biases */
     double dropout;                /* on the output of every layer but the last, in training; default 0 */
     bool bidirectional;            /* a second pass from each sequence's end; outputs side by side; default false */
-    ek_nonlinearity nonlinearity;  /* of ek_rnn; default tanh */
+    ek_nonlinearity nonlinearity;  /* of ek_rnn, the others have no choice; default tanh */
     ek_recurrent_norm norm;        /* default EK_RECURRENT_NO_NORM */
     double eps;                    /* of the norm; default 1e-5 */
     double momentum;               /* BatchNorm's update fraction, or EK_MOMENTUM_CUMULATIVE; default 0.1 */

@@ -358,6 +358,8 @@ static bool options_fit(const ek_module *module, const recurrent *layer)
         ek_fail(EK_ERR_ARGUMENT, "%s: expected EK_BATCH_FIRST or EK_TIME_FIRST, got %d", who, (int)layer->layout);
     else if (opts->nonlinearity != EK_NONLINEARITY_TANH && opts->nonlinearity != EK_NONLINEARITY_RELU)
         ek_fail(EK_ERR_ARGUMENT, "%s: expected one of ek_nonlinearity, got %d", who, (int)opts->nonlinearity);
+    else if (opts->nonlinearity == EK_NONLINEARITY_RELU && layer->op != ek_op_rnn)
+        ek_fail(EK_ERR_ARGUMENT, "%s: only ek_rnn has a choice of nonlinearity; leave EK_NONLINEARITY_TANH", who);
     else if (opts->norm < EK_RECURRENT_NO_NORM || opts->norm > EK_RECURRENT_BATCH_NORM)
         ek_fail(EK_ERR_ARGUMENT, "%s: expected one of ek_recurrent_norm, got %d", who, (int)opts->norm);
     else if (!(opts->dropout >= 0 && opts->dropout < 1))

@@ -1,18 +1,37 @@
 #!/usr/bin/env bash
-# usage: scripts/demo.sh [--data DIR] [OPTION…]
+# usage: scripts/demo.sh [PROGRAM] [--data DIR] [OPTION…]
 #
-# Trains a small convolutional network with each norm at shrinking batch sizes and shows what becomes of its test error:
-# a table, out/small_batch.csv and, where gnuplot is there, out/small_batch.png.
+# Builds and runs an example program; each prints tables and what follows from them, and leaves its numbers and, where
+# gnuplot is there, a plot in out/:
 #
-#   --data DIR   train on the IDX or IDX.gz files (MNIST) in DIR instead of the embedded data set
+#   small_batch        (unless another is named) a small convolutional network with each norm at shrinking batch sizes
+#   padded_sequences   what padding does to the statistics of each norm, and to a recurrent classifier
+#   rnn_layernorm      LSTM and GRU, plain, layer-normalized and batch-normalized
+#
+# and any other in examples/.
+#
+#   --data DIR   train on the data in DIR instead of an embedded data set: IDX or IDX.gz files (MNIST) for small_batch,
+#                texts, one file CLASS.txt per class, for those on sequences
 #   --out DIR    the folder for the CSV and the plot
 #   --help       this text
 #
-# Any other option goes to the example program, build/examples/small_batch (its own --help tells them).
+# Any other option goes to the program, build/examples/PROGRAM (its own --help tells them).
 # Installs what is missing through apt-get and builds in build/; needs root only if something is missing.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "$(readlink -f "$0")")/common.sh"
+
+program=small_batch
+case ${1:-} in
+'' | -*) ;;
+*)
+    program=$1
+    shift
+    if [ ! -f "$root/examples/$program.c" ]; then
+        die "there is no example $program; there are: $(cd "$root/examples" && echo ./*.c | sed 's|\./||g; s|\.c\>||g')"
+    fi
+    ;;
+esac
 
 arguments=()
 out=
@@ -40,8 +59,8 @@ done
 
 require build demo
 say "building with optimization in $root/build …"
-build "$root/build" example_small_batch -DCMAKE_BUILD_TYPE=Release -DEVENKEEL_EXAMPLES=ON
+build "$root/build" "example_$program" -DCMAKE_BUILD_TYPE=Release -DEVENKEEL_EXAMPLES=ON
 caller=$PWD
 cd "$root"
-build/examples/small_batch "${arguments[@]}"
+"build/examples/$program" "${arguments[@]}"
 [ -n "$out" ] || [ "$caller" = "$root" ] || say "these files are in $root"

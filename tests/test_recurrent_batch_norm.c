@@ -253,6 +253,30 @@ START_TEST(what_overflows_the_buffer_is_not_kept)
 }
 END_TEST
 
+/* The first step multiplies an h of zeros: no variance, and with eps = 0 nothing below the root.  x̂ is 0 there. */
+START_TEST(no_variance_and_no_eps)
+{
+    for (int k = 0; k < 2 * CELLS; k++) {
+        recurrent_case c = recurrent_case_of((cell_kind)(k % CELLS));
+        c.opts.norm = k < CELLS ? EK_RECURRENT_LAYER_NORM : EK_RECURRENT_BATCH_NORM;
+        c.opts.eps = 0;
+        c.steps = 1;
+        ek_module *layer = recurrent_drawn(&c, EK_F64, 0.5, 1);
+        recurrent_inputs in = recurrent_draw(&c, EK_F64, 3);
+        recurrent_answer expected = recurrent_oracle(&c, layer, &in);
+        recurrent_run run = recurrent_run_of(layer, &c, &in);
+        assert_answer(recurrent_text(&c), &expected, &run, layer, recurrent_tolerance(EK_F64, &c, 1, 10));
+        for (int p = 0; p < run.parameters; p++)
+            for (int64_t i = 0; i < ek_tensor_numel(run.gradient[p]); i++)
+                ck_assert(isfinite(ek_tensor_at(run.gradient[p], i)));
+        recurrent_answer_free(&expected);
+        recurrent_run_free(&run);
+        recurrent_inputs_free(&in);
+        ek_module_free(layer);
+    }
+}
+END_TEST
+
 /* ---- the choice of statistics ------------------------------------------------------------------------------------ */
 
 static bool moved(ek_module *layer, ek_tensor *x)
@@ -391,6 +415,6 @@ int main(void)
                      steps_backward_count_from_the_end, steps_beyond_max_steps, momentum_of_any_kind,
                      a_batch_of_one_moves_nothing, a_forward_that_fails_moves_nothing, evaluation_moves_nothing,
                      statistics_that_are_not_finite_are_not_kept, what_overflows_the_buffer_is_not_kept,
-                     the_choice_of_statistics, evaluation_before_any_batch_is_warned_of,
+                     no_variance_and_no_eps, the_choice_of_statistics, evaluation_before_any_batch_is_warned_of,
                      names_and_first_values_of_norms);
 }

@@ -115,7 +115,7 @@ START_TEST(every_option)
         c.opts.bidirectional = options & 8;
         c.states = options & 16;
         c.layout = options % 3 ? EK_BATCH_FIRST : EK_TIME_FIRST;
-        check(&c, norm < 3, 5);
+        check(&c, norm < 3, 3);
     }
 }
 END_TEST

@@ -254,6 +254,35 @@ START_TEST(a_sequence_alone_gives_what_it_gives_in_the_batch)
 }
 END_TEST
 
+/* A NaN in a valid step shows in the outputs of its own sequence from there on, and nowhere else. */
+START_TEST(a_nan_stays_in_its_sequence)
+{
+    enum { CELLS_AND_RELU = CELLS + 1, WHO = 1, WHEN = 2 };
+    recurrent_case c = numbered_case(_i % CELLS_AND_RELU < CELLS ? _i % CELLS_AND_RELU : RNN);
+    c.opts.norm = (ek_recurrent_norm)(_i / CELLS_AND_RELU);
+    c.opts.bidirectional = false;
+    if (_i % CELLS_AND_RELU == CELLS)
+        c.opts.nonlinearity = EK_NONLINEARITY_RELU;
+    ek_module *layer = recurrent_drawn(&c, EK_F32, 0.5, 2);
+    recurrent_inputs in = recurrent_draw(&c, EK_F32, 3);
+    recurrent_run clean = recurrent_forward_of(layer, &in);
+    set_number(&c, in.x, WHO, WHEN, 0, NAN);
+    recurrent_run run = recurrent_forward_of(layer, &in);
+    for (int64_t i = 0; i < c.n; i++)
+        for (int64_t s = 0; s < c.steps; s++)
+            for (int64_t u = 0; u < c.hidden; u++) {
+                const double v = number_at(&c, run.y, i, s, u), before = number_at(&c, clean.y, i, s, u);
+                const bool reached = i == WHO && s >= WHEN && s < lengths[i];
+                ck_each(reached ? isnan(v) : v == before, "%s: sequence %lld, step %lld: %g, was %g",
+                        recurrent_text(&c), (long long)i, (long long)s, v, before);
+            }
+    recurrent_run_free(&clean);
+    recurrent_run_free(&run);
+    recurrent_inputs_free(&in);
+    ek_module_free(layer);
+}
+END_TEST
+
 /* ---- masks with holes -------------------------------------------------------------------------------------------- */
 
 /* A sequence with holes is the sequence without the steps that are not valid. */
@@ -370,6 +399,7 @@ int main(void)
     tcase_add_loop_test(tcase, nothing_in_the_padding_counts, 0, CELLS_AND_NORMS);
     tcase_add_loop_test(tcase, full_lengths_are_no_lengths, 0, CELLS_AND_NORMS);
     tcase_add_loop_test(tcase, a_sequence_alone_gives_what_it_gives_in_the_batch, 0, CELLS_AND_NORMS);
+    tcase_add_loop_test(tcase, a_nan_stays_in_its_sequence, 0, 2 * (CELLS + 1)); /* without a norm, and LayerNorm */
     tcase_add_loop_test(tcase, holes_are_skipped, 0, CELLS_AND_NORMS);
     tcase_add_loop_test(tcase, final_states_are_the_last_outputs, 0, CELLS_AND_NORMS);
     tcase_add_loop_test(tcase, lengths_are_passed_on, 0, CELLS_AND_NORMS);

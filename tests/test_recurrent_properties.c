@@ -550,6 +550,47 @@ START_TEST(only_parameters)
 }
 END_TEST
 
+typedef struct halving {
+    const ek_tensor *before;
+    int64_t at;
+} halving;
+
+static ek_status halved(void *user, const char *name, ek_tensor *t, ek_state_kind kind)
+{
+    halving *h = user;
+    const bool decays = kind == EK_PARAMETER && strstr(name, "weight");
+    for (int64_t i = 0; i < ek_tensor_numel(t); i++, h->at++)
+        ck_each(ek_tensor_at(t, i) == (decays ? 0.5 : 1) * ek_tensor_at(h->before, h->at), "%s[%lld]", name,
+                (long long)i);
+    return EK_OK;
+}
+
+/* Where decay spares norms and biases, weight matrices alone decay. */
+START_TEST(what_decays)
+{
+    const recurrent_case c = with_everything(_i);
+    ek_module *layer = recurrent_drawn(&c, EK_F32, 0.5, 1);
+    ek_sgd_opts opts = ek_sgd_opts_default();
+    opts.weight_decay = 0.5;
+    opts.decay_norms_and_biases = false;
+    ek_optimizer *sgd = ek_sgd(layer, 1, &opts);
+    ck_made(sgd);
+    ek_tensor *x = recurrent_input(&c, EK_F32, 3), *before = copy_state(layer), *zero = ek_zeros(EK_F32, EK_SCALAR);
+    ek_tape *tape = ek_tape_new();
+    ek_module_eval(layer); /* gradients of 0: only decay moves anything */
+    ek_tensor *sum = ek_sum(tape, ek_forward(layer, tape, x), EK_ALL_AXES, false);
+    ck_ok(ek_backward(tape, ek_mul(tape, sum, zero)));
+    ck_ok(ek_optimizer_step(sgd));
+    ck_ok(ek_module_visit(layer, halved, &(halving){before, 0}));
+    ek_tape_free(tape);
+    ek_optimizer_free(sgd);
+    ek_tensor *all[] = {x, before, zero};
+    for (int i = 0; i < 3; i++)
+        ek_tensor_free(all[i]);
+    ek_module_free(layer);
+}
+END_TEST
+
 /* ---- windows ----------------------------------------------------------------------------------------------------- */
 
 /* Truncated backpropagation: the state cloned from one tape into the next gives the outputs of one long run. */
@@ -628,7 +669,7 @@ int main(void)
                                  descriptions, summary, in_a_sequential, in_a_module_of_ones_own,
                                  one_tensor_as_both_states, nothing_to_run_over};
     const TTest *const each[] = {saved_and_loaded, converted, with_and_without_states, frozen_parameters,
-                                 only_parameters, states_carried_from_tape_to_tape};
+                                 only_parameters, what_decays, states_carried_from_tape_to_tape};
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)
         tcase_add_test(tcase, once[i]);
     for (size_t i = 0; i < sizeof each / sizeof *each; i++)

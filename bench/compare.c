@@ -216,7 +216,7 @@ typedef struct effort {
     double warm_up, seconds, patience;
 } effort;
 
-static const effort thorough = {.rounds = MOST_ROUNDS, .rounds_if_long = 3, .warm_up = 0.01, .seconds = 0.03,
+static const effort thorough = {.rounds = MOST_ROUNDS, .rounds_if_long = 3, .warm_up = 0.01, .seconds = 0.02,
                                 .patience = 1.5};
 static const effort quick = {.rounds = 1, .rounds_if_long = 1, .warm_up = 0.005, .seconds = 0.01, .patience = 1};
 

@@ -45,9 +45,9 @@ int run_tests(const char *name, const TTest *const *tests, int n);
 /* |a − b| ≤ atol + rtol·|b| elementwise, types converted to double; prints the worst place. */
 void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol);
 
-/* Calls `use` with an allocator that refuses all from the k-th request on, for k = 0, 1, … until `use` returns EK_OK:
- * it may only return EK_ERR_MEMORY before, and must have released everything each time.  Returns how many requests
- * `use` makes. */
+/* Calls `use` with an allocator that refuses all from the k-th request on, for k = 0, 1, … until `use` returns EK_OK,
+ * then with one that refuses the k-th alone: it may only return EK_OK or EK_ERR_MEMORY, and must have released
+ * everything each time.  Returns how many requests `use` makes. */
 int64_t assert_survives_refusals(ek_status (*use)(void));
 
 #endif

@@ -279,8 +279,10 @@ END_TEST
 /* Memory runs out in saving: no file, not even a temporary one; in loading: the module is as it was. */
 static ek_status make_and_save(void)
 {
+    const char *path = temp_path("net.npz");
+    remove(path);
     ek_module *net = ek_sequential(ek_batch_norm1d(4, NULL));
-    ek_status status = net ? ek_save(net, temp_path("net.npz")) : ek_last_status();
+    ek_status status = net ? ek_save(net, path) : ek_last_status();
     ck_assert_int_eq(count_temp(), status == EK_OK);
     ek_module_free(net);
     return status;
@@ -303,6 +305,7 @@ static ek_status make_and_load(void)
 START_TEST(memory_runs_out)
 {
     ck_assert_int_gt(assert_survives_refusals(make_and_save), 10);
+    ck_ok(make_and_save());
     ck_assert_int_eq(rename(temp_path("net.npz"), temp_path("other.npz")), 0);
     ck_assert_int_gt(assert_survives_refusals(make_and_load), 10);
     remove_temp();

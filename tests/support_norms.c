@@ -88,7 +88,8 @@ static int64_t plane_of(const norm_case *c, int64_t i)
 static int64_t group_of(const norm_case *c, int64_t i)
 {
     if (c->kind == ANY_VIEWS && c->rows)
-        return row_owner(c, i / (c->stats.group * c->stats.inner)) * c->stats.group + i / c->stats.inner % c->stats.group;
+        return row_owner(c, i / (c->stats.group * c->stats.inner)) * c->stats.group +
+               i / c->stats.inner % c->stats.group;
     const int64_t sample = c->kind == ANY_VIEWS ? 0 : sample_of(c, i), channel = channel_of(c, i);
     switch (c->kind) {
     case BATCH_NORM: return channel;
@@ -337,8 +338,8 @@ static bool shares(const norm_case *c, int kind, int64_t plane, int64_t other)
 }
 
 /* Mean and variance over all elements of a group, straight from the elements; only the published code's variances for
- * planes are means over unbiased plane variances plus the spread of the plane means, where a plane weighs what it has of
- * the group's elements. */
+ * planes are means over unbiased plane variances plus the spread of the plane means, where a plane weighs its share
+ * of the group's elements. */
 static void switch_statistic(const norm_case *c, const norm_inputs *in, int kind, int64_t plane, switch_tables *t)
 {
     const int64_t at = switch_index(c, kind, plane), planes = c->n * c->c;

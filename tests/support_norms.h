@@ -4,8 +4,8 @@
  * x has n samples, c channels and s positions, as (N, C, S) or, channels last, (N, S, C).  LayerNorm and RMSNorm see n
  * rows of c elements, s = 1.
  *
- * Ragged: sample i has rows[i] rows, each (before, c, after); they stand one after the other.  LayerNorm and RMSNorm take
- * all rows of a sample together then. */
+ * Ragged: sample i has rows[i] rows, each (before, c, after); they stand one after the other.  LayerNorm and RMSNorm
+ * take all rows of a sample together then. */
 #ifndef EK_TEST_SUPPORT_NORMS_H
 #define EK_TEST_SUPPORT_NORMS_H
 

@@ -567,7 +567,8 @@ START_TEST(batch_norm_of_the_concatenation)
             ck_ok(ek_backward_from(t, y, long_ones[1]));
             int64_t n;
             batch whole = {.n = 1, .steps = total, .valid = every, .no_lengths = true};
-            double *values = gather("y", s, &whole, y, &n), *dx = gather("dx", s, &whole, ek_tensor_grad(long_ones[0]), &n);
+            double *values = gather("y", s, &whole, y, &n);
+            double *dx = gather("dx", s, &whole, ek_tensor_grad(long_ones[0]), &n);
             ek_tensor *state = copy_state(plain);
             if (last) {
                 assert_bits("concatenated: y", s, r.y, values, n);
@@ -687,6 +688,7 @@ START_TEST(one_element_by_the_data)
             for (int64_t c = 0; c < C; c++)
                 ck_assert_double_eq(ek_data_f64(r.grads)[1 + c], 0); /* of the weight */
             assert_state("statistics that nothing can be said about", layer, before);
+            ck_assert_int_eq(ek_module_non_finite_batches(layer), 0);
             ek_tensor_free(before);
             free_outcome(&r);
             ek_module_free(layer);

@@ -252,7 +252,7 @@ static norm_case draw_case(ek_rng *rng)
 
 enum { MOST_SAMPLES = 9 };
 
-/* Batches whose samples have different numbers of rows: the valid steps of padded sequences.  Some have a single row. */
+/* Batches whose samples have different numbers of rows: the valid steps of padded sequences.  Some have one row. */
 static norm_case draw_ragged(int64_t rows[MOST_SAMPLES], ek_rng *rng)
 {
     static const int64_t channels[] = {1, 2, 3, 4, 6, 8, 33, 64, 70}, positions[] = {1, 1, 1, 2, 3, 5, 35};
@@ -314,8 +314,8 @@ START_TEST(random_ragged_cases)
 }
 END_TEST
 
-/* Ragged batches that have no rows at all between others, and blocks of rows at their seams; LN over time that leaves an
- * axis before the normalized ones alone: (N, T, before, D) in groups of (N, before). */
+/* Ragged batches that have no rows at all between others, and blocks of rows at their seams; LN over time that leaves
+ * an axis before the normalized ones alone: (N, T, before, D) in groups of (N, before). */
 START_TEST(ragged_views)
 {
     static const int64_t rows[][5] = {{0, 3, 0, 1, 0}, {64, 65, 1, 63, 0}, {128, 0, 1, 129, 1}, {1, 1, 1, 1, 1}};
@@ -619,6 +619,21 @@ START_TEST(one_element_per_group)
 }
 END_TEST
 
+/* SwitchableNorm of sequences that are all down to one step: not the 1-D form, which is one by shape. */
+START_TEST(single_steps_of_switchable_norm)
+{
+    const int64_t rows[5] = {1, 1, 1, 1, 1};
+    for (int unbiased = 0; unbiased < 2; unbiased++) {
+        norm_case c = {.kind = SWITCHABLE_NORM, .n = 5, .c = 4, .rows = rows, .before = 1, .after = 1, .eps = 1e-5,
+                       .weight = true, .bias = true, .instance = true, .batch = true, .unbiased = unbiased};
+        ek_rng rng = ek_rng_seed(650);
+        norm_inputs in = draw_inputs(&c, 1, 1, &rng);
+        check_both_types(&c, &in);
+        norm_free(&in, NULL);
+    }
+}
+END_TEST
+
 /* No element at all: gradients of γ, β and logits are zeros. */
 START_TEST(empty_input)
 {
@@ -685,6 +700,7 @@ int main(void)
     tcase_add_loop_test(tcase, one_large_outlier, 0, WAYS);
     tcase_add_loop_test(tcase, constants, 0, WAYS);
     tcase_add_test(tcase, one_element_per_group);
+    tcase_add_test(tcase, single_steps_of_switchable_norm);
     tcase_add_test(tcase, empty_input);
     tcase_add_test(tcase, given_statistics_pass_gradients_by_what_x_is);
     suite_add_tcase(suite, tcase);

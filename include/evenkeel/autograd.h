@@ -337,8 +337,9 @@ typedef struct ek_normalize_stats {
 
 /* y = γ·(x − M)·(V + eps)^−½ + β, and γ ≡ 1, β ≡ 0 where weight or bias is NULL.  mean_weight and var_weight are the
  * switchable norm's logits ([3], [2] or [1] in the order IN, LN, BN), NULL otherwise.  Each is of x's type.  Variances
- * are biased; where V + eps is 0 or a group has one element, rstd is 0.  `stats` (may be NULL) receives the input's statistics when they were
- * computed.  docs/norms-internals.md derives the backward pass. */
+ * are biased; where V + eps is 0, or a group that is centered by its own mean has one element, rstd is 0.  `stats` (may
+ * be NULL) receives the input's statistics when they were computed.  docs/norms-internals.md derives the backward
+ * pass. */
 EK_API ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_tensor *mean_weight,
                                ek_tensor *var_weight, const ek_normalize_opts *opts, ek_normalize_stats *stats);
 

@@ -249,8 +249,8 @@ EK_API ek_layer_norm_opts ek_layer_norm_opts_default(void);
  * evaluation give the same bits.
  * over_time: x is (N, T, …, D…), or has its batch and time axis where the lengths it carries say; statistics are taken
  * per sample over its steps and the axes of normalized_shape, which does not name time, and γ, β belong to those axes.
- * A normalized_shape that does name the time axis, (T, D…), gives statistics over the valid steps too; its γ and β would
- * belong to steps, so they are EK_ERR_SHAPE where lengths vary. */
+ * A normalized_shape that does name the time axis, (T, D…), gives statistics over the valid steps too; its γ and β
+ * would belong to steps, so they are EK_ERR_SHAPE where lengths vary. */
 EK_API ek_module *ek_layer_norm(ek_shape normalized_shape, const ek_layer_norm_opts *opts);
 
 #define EK_EPS_MACHINE (-1.0)

@@ -18,7 +18,7 @@ typedef struct norm_ragged {
     const int64_t *outer;       /* [batch] rows of each */
     const int64_t *first_row;   /* [batch + 1] rows before it */
     const int64_t *row_batch;   /* [rows] the batch of each row */
-    const int64_t *first_block; /* [batch + 1] blocks of COLUMN_ROWS rows before it: a block has rows of one batch only */
+    const int64_t *first_block; /* [batch + 1] blocks of COLUMN_ROWS rows before it: each of one batch only */
     const int64_t *block_batch; /* [blocks] the batch of each block */
 } norm_ragged;
 

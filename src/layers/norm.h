@@ -6,9 +6,9 @@
 #include "module.h"
 #include "sequence.h"
 
-/* What a norm works on: the rows of x, each `before` positions, c channels, `after` positions.  Without lengths a row is
- * a sample, and x the input as it is; with them a row is a valid step, and x the input packed, sequence after sequence,
- * so that no padding is there to enter anything. */
+/* What a norm works on: the rows of x, each `before` positions, c channels, `after` positions.  Without lengths a row
+ * is a sample, and x the input as it is; with them a row is a valid step, and x the input packed, sequence after
+ * sequence, so that no padding is there to enter anything. */
 typedef struct norm_input {
     ek_tensor *x;
     const ek_rows *packed; /* NULL: x is the input itself */

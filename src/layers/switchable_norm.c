@@ -69,7 +69,8 @@ static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_
     ek_batch_norm_opts common = {.eps = opts->eps, .momentum = opts->momentum, .affine = opts->affine,
                                  .track_running_stats = opts->batch, .statistics = opts->statistics,
                                  .channel_axis = opts->channel_axis};
-    channel_norm_spec spec = {ndim, ndim, num_features, &common, opts->last_gamma ? 0 : 1, opts->reference ? 0 : 1, false};
+    channel_norm_spec spec = {ndim, ndim, num_features, &common, opts->last_gamma ? 0 : 1, opts->reference ? 0 : 1,
+                              false};
     ek_module *module = ek_channel_norm_new(def, &spec);
     if (!module)
         return NULL;

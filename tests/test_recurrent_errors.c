@@ -1,4 +1,5 @@
 /* Every failure of the recurrent layers: status, message, and nothing has moved. */
+#include "recurrent.h"
 #include "support_recurrent.h"
 
 #include <stdio.h>
@@ -290,6 +291,49 @@ START_TEST(the_layer_is_named)
 }
 END_TEST
 
+/* ---- the op ------------------------------------------------------------------------------------------------------ */
+
+/* The layer gives its op what fits; an op that is given something else says so.  R = 6 rows of N = 2 sequences, H = 4. */
+START_TEST(inputs_of_the_op)
+{
+    const ek_shape fitting[CELL_INPUTS] = {EK_SHAPE(6, 16), EK_SHAPE(16, 4), EK_SHAPE(16), EK_SHAPE(16),
+                                           EK_SHAPE(2, 4),  EK_SHAPE(2, 4),  EK_SHAPE(16), EK_SHAPE(16),
+                                           EK_SHAPE(4),     EK_SHAPE(4)};
+    static const char *const expected[CELL_INPUTS] = {
+        "lstm: expected projected inputs of shape (6, 16), got ", "lstm: expected projected inputs of shape (6, ",
+        "lstm: expected bias_ih of shape (16,), got ", "lstm: expected bias_hh of shape (16,), got ",
+        "lstm: expected the initial h of shape (2, 4), got ", "lstm: expected the initial c of shape (2, 4), got ",
+        "lstm: expected gain_ih of shape (16,), got ", "lstm: expected gain_hh of shape (16,), got ",
+        "lstm: expected gain_c of shape (4,), got ", "lstm: expected bias_c of shape (4,), got "};
+    ek_tape *tape = ek_tape_new();
+    for (int bad = 0; bad <= CELL_INPUTS; bad++)
+        for (int wide = 0; wide < 2; wide++) {
+            ek_tensor *in[CELL_INPUTS];
+            for (int i = 0; i < CELL_INPUTS; i++) {
+                ek_shape shape = fitting[i];
+                if (i == bad && !wide)
+                    shape.dim[shape.ndim - 1]++;
+                ck_made(in[i] = ek_ones(i == bad && wide ? EK_F64 : EK_F32, shape));
+            }
+            const ek_lengths *lengths = ek_lengths_make(tape, 0, 1, 2, 3, NULL);
+            const cell_attributes attributes = {.rows = ek_rows_make(tape, lengths, EK_ROWS_BY_STEP), .eps = 1e-5,
+                                                .norm = CELL_LAYER_NORM};
+            ek_tensor *states = ek_apply_cell(tape, ek_op_lstm, in, &attributes);
+            if (bad == CELL_INPUTS)
+                ck_made(states);
+            else if (wide)
+                ck_error(EK_ERR_DTYPE, "lstm: ");
+            else
+                ck_error(EK_ERR_SHAPE, expected[bad]);
+            ck_assert_int_eq(!states, bad < CELL_INPUTS);
+            for (int i = 0; i < CELL_INPUTS; i++)
+                ek_tensor_free(in[i]);
+            ek_tape_reset(tape);
+        }
+    ek_tape_free(tape);
+}
+END_TEST
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static recurrent_case *case_in_use;
@@ -347,6 +391,7 @@ int main(void)
     tcase_add_test(tcase, initial_states);
     tcase_add_test(tcase, what_is_not_a_recurrent_layer);
     tcase_add_test(tcase, the_layer_is_named);
+    tcase_add_test(tcase, inputs_of_the_op);
     tcase_add_loop_test(tcase, refused_memory, 0, CELLS * 3);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);

@@ -511,7 +511,8 @@ static void conclude_accuracy(const experiment *e)
             gains[s] = e->results[BN_OVER_PADDING][i][s].alone - e->results[BN_MASKED][i][s].alone;
         mean_and_spread(gains, (int)e->seeds, &mean, &spread);
         const bool chance = fabs(mean) <= 2 * spread / sqrt((double)e->seeds);
-        printf("%s %+.1f ± %.1f at %s%s", i == N_SHARES / 2 ? ",\n " : i ? "," : "", mean, spread, share_labels[i], chance ? " (chance)" : "");
+        printf("%s %+.1f ± %.1f at %s%s", i == N_SHARES / 2 ? ",\n " : i ? "," : "", mean, spread, share_labels[i],
+               chance ? " (chance)" : "");
     }
     printf(".\n");
 }
@@ -622,8 +623,8 @@ static int experiment_run(experiment *e, const char *out)
         return report_failure("padded_sequences");
     print_shifts(shifts);
     printf("\n3. Test accuracy in %%, mean ± standard deviation over %lld seed%s: embedding (%d) → norm → GRU (%d) → "
-           "mean over\n   time → linear.  All but the norms \"over padding\" know the lengths; \"0 %%\": to the longest "
-           "of\n   texts of similar length; \"mixed\": each batch another share, 0 … 90 %%\n",
+           "mean over\n   time → linear.  All but the norms \"over padding\" know the lengths; \"0 %%\": to the "
+           "longest of\n   texts of similar length; \"mixed\": each batch another share, 0 … 90 %%\n",
            (long long)e->seeds, e->seeds == 1 ? "" : "s", FEATURES, HIDDEN);
     fflush(stdout);
     run_jobs((int)e->seeds * N_NETS * N_SHARES, run, e);

@@ -18,6 +18,7 @@ enum { N_POINTS = 20, N_COLUMNS = 4 }; /* of the loss curves, in the plot and in
 enum { MEMORY_TASK, TEXT_TASK };
 enum { BATCH = 32, SYMBOLS = 8, FEATURES = 16, HIDDEN = 32, MEMORY_TESTS = 512 };
 
+static const char *const memory_streams[2] = {"memory.train", "memory.test"}; /* by ek_split */
 static const char *const task_names[N_TASKS] = {"memory", "texts"};
 /* A net by cell and norm, in the order of N_CELLS, N_NORMS. */
 static const char *const labels[N_NETS] = {"LSTM", "LSTM + LN", "LSTM + BN", "GRU", "GRU + LN", "GRU + BN"};
@@ -26,7 +27,7 @@ static const ek_recurrent_norm norms[N_NORMS] = {EK_RECURRENT_NO_NORM, EK_RECURR
 
 typedef struct result {
     double loss[N_POINTS]; /* mean over each twentieth of the training */
-    double accuracy;       /* in % of the test set */
+    double accuracy, train_accuracy; /* in % of the test set, and of what it was trained on */
     double milliseconds;   /* processor time of one training step */
     ek_module *net;
     bool failed;
@@ -143,8 +144,8 @@ static ek_status train(const experiment *e, int task, ek_module *net, source *s,
     return status;
 }
 
-/* Sets the accuracy over a test set in evaluation mode: all batches of a loader, or one of the memory task. */
-static ek_status evaluate(ek_module *net, source *s, result *r)
+/* Accuracy in % in evaluation mode over all batches of a loader, or one of the memory task. */
+static ek_status evaluate(ek_module *net, source *s, double *accuracy)
 {
     ek_tape *tape = ek_tape_new();
     ek_status status = tape ? ek_tape_set_recording(tape, false) : ek_last_status();
@@ -161,29 +162,37 @@ static ek_status evaluate(ek_module *net, source *s, result *r)
             break;
     }
     ek_tape_free(tape);
-    r->accuracy = all ? 100.0 * (double)right / (double)all : 0;
+    *accuracy = all ? 100.0 * (double)right / (double)all : 0;
     return status == EK_DONE ? EK_OK : status;
+}
+
+/* On the training or the test set; of the memory task so many sequences of either stream. */
+static ek_status test(const experiment *e, int task, ek_module *net, ek_split split, uint64_t seed, double *accuracy)
+{
+    source s;
+    const bool training = split == EK_TRAIN;
+    ek_status status = task == MEMORY_TASK ? open_memory(&s, MEMORY_TESTS, e->memory, seed, memory_streams[split])
+                                           : open_loader(&s, training ? e->data.train : e->data.test, e, false, 0);
+    if (status == EK_OK)
+        status = evaluate(net, &s, accuracy);
+    close_source(&s);
+    return status;
 }
 
 static ek_status train_and_test(const experiment *e, int task, uint64_t seed, result *r)
 {
-    source training, test;
+    source s;
     ek_status status = ek_module_init(r->net, seed);
     if (status != EK_OK)
         return status;
-    status = task == MEMORY_TASK ? open_memory(&training, BATCH, e->memory, seed, "memory.train")
-                                 : open_loader(&training, e->data.train, e, true, seed);
+    status = task == MEMORY_TASK ? open_memory(&s, BATCH, e->memory, seed, memory_streams[EK_TRAIN])
+                                 : open_loader(&s, e->data.train, e, true, seed);
     if (status == EK_OK)
-        status = train(e, task, r->net, &training, r);
-    close_source(&training);
-    if (status != EK_OK)
-        return status;
-    status = task == MEMORY_TASK ? open_memory(&test, MEMORY_TESTS, e->memory, seed, "memory.test")
-                                 : open_loader(&test, e->data.test, e, false, 0);
+        status = train(e, task, r->net, &s, r);
+    close_source(&s);
     if (status == EK_OK)
-        status = evaluate(r->net, &test, r);
-    close_source(&test);
-    return status;
+        status = test(e, task, r->net, EK_TRAIN, seed, &r->train_accuracy);
+    return status == EK_OK ? test(e, task, r->net, EK_TEST, seed, &r->accuracy) : status;
 }
 
 /* One training of one net with one seed. */
@@ -203,14 +212,14 @@ static void run(void *context, int job)
 
 /* ---- what came out ----------------------------------------------------------------------------------------------- */
 
-typedef enum figure { ACCURACY, LAST_LOSS, TIME } figure;
+typedef enum figure { ACCURACY, TRAIN_ACCURACY, TIME } figure;
 
 static void figure_of(const experiment *e, int task, int kind, figure f, double *mean, double *spread)
 {
     double values[MOST_SEEDS];
     for (int s = 0; s < e->seeds; s++) {
         const result *r = &e->results[task][kind][s];
-        values[s] = f == ACCURACY ? r->accuracy : f == TIME ? r->milliseconds : r->loss[N_POINTS - 1];
+        values[s] = f == ACCURACY ? r->accuracy : f == TIME ? r->milliseconds : r->train_accuracy;
     }
     mean_and_spread(values, (int)e->seeds, mean, spread);
 }
@@ -232,18 +241,20 @@ static void print_task(const experiment *e, int task)
     else
         printf("\n2. Texts: of which class?  The most frequent one: %.1f %%.  Batches of %d, training steps: %lld\n",
                e->data.most_frequent, BATCH, (long long)e->steps[task]);
-    printf("\n  %-10s  %-30s  %-16s  %s\n  %-10s ", "", "training loss at", "test accuracy", "ms per step", "");
+    printf("\n  %-10s  %-30s  %-32s  %s\n  %-10s ", "", "training loss after", "accuracy in %", "ms per step", "");
     for (int i = 1; i <= N_COLUMNS; i++)
         printf("  %4d %%", 100 * i / N_COLUMNS);
-    printf("  of the training\n");
+    printf("  %13s  %13s\n", "training data", "test data");
     for (int n = 0; n < N_NETS; n++) {
-        double accuracy, spread, time, time_spread;
+        double accuracy, spread, training, training_spread, time, time_spread;
         figure_of(e, task, n, ACCURACY, &accuracy, &spread);
+        figure_of(e, task, n, TRAIN_ACCURACY, &training, &training_spread);
         figure_of(e, task, n, TIME, &time, &time_spread);
         printf("  %-10s ", labels[n]);
         for (int i = 1; i <= N_COLUMNS; i++)
             printf("  %6.3f", mean_loss(e, task, n, N_POINTS * i / N_COLUMNS - 1));
-        printf("  %6.1f ±%5.1f %%  %6.2f ±%5.2f\n", accuracy, spread, time, time_spread);
+        printf("  %6.1f ±%5.1f  %6.1f ±%5.1f  %6.2f ±%5.2f\n", training, training_spread, accuracy, spread, time,
+               time_spread);
     }
 }
 
@@ -420,14 +431,15 @@ static bool write_csv(const experiment *e, const char *folder)
     FILE *csv = open_output(folder, "rnn_layernorm.csv", path, sizeof path);
     if (!csv)
         return false;
-    fprintf(csv, "task,net,seed,step,mean_loss,final_test_accuracy,ms_per_step\n");
+    fprintf(csv, "task,net,seed,step,mean_loss,final_train_accuracy,final_test_accuracy,ms_per_step\n");
     for (int t = 0; t < N_TASKS; t++)
         for (int n = 0; n < N_NETS; n++)
             for (int s = 0; s < e->seeds; s++)
                 for (int p = 0; p < N_POINTS; p++) {
                     const result *r = &e->results[t][n][s];
-                    fprintf(csv, "%s,%s,%lld,%.1f,%.6f,%.4f,%.4f\n", task_names[t], labels[n], (long long)(e->seed + s),
-                            (double)e->steps[t] * (p + 0.5) / N_POINTS, r->loss[p], r->accuracy, r->milliseconds);
+                    fprintf(csv, "%s,%s,%lld,%.1f,%.6f,%.4f,%.4f,%.4f\n", task_names[t], labels[n],
+                            (long long)(e->seed + s), (double)e->steps[t] * (p + 0.5) / N_POINTS, r->loss[p],
+                            r->train_accuracy, r->accuracy, r->milliseconds);
                 }
     if (!close_output(csv, path))
         return false;

@@ -56,8 +56,8 @@ static void draw_case(drawn_case *d, ek_rng *rng)
     draw_validity(d, rng);
 }
 
-/* Weights in ±1/√H, and one over √3 of that at most for ‖W_hh‖ ≈ 1; a norm takes their scale away, and its own gain is
- * near 1. */
+/* Entries of standard deviation s give an (H, H) matrix the norm 2·s·√H: uniform in ±1/√H about 1.15, which is what
+ * recurrent_tolerance wants. */
 static double weight_scale(const recurrent_case *c)
 {
     return 1 / sqrt((double)c->hidden);

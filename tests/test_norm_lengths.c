@@ -1,401 +1,8 @@
 /* Norms on tensors that carry lengths: the padding enters nothing and is given nothing, however long it is and whatever
  * it holds, bit for bit; a sequence alone; full lengths; groups of one element; running statistics; errors. */
-#include "support_layers.h"
+#include "support_norm_lengths.h"
 
-#include <float.h>
 #include <stdio.h>
-
-/* ---- layers, and where their input keeps what -------------------------------------------------------------------- */
-
-enum { N = 4, C = 6, H = 3 };
-
-typedef ek_module *(*maker)(void);
-
-static ek_module *bn(void)
-{
-    return ek_batch_norm1d(C, NULL);
-}
-
-static ek_batch_norm_opts last_opts(void)
-{
-    ek_batch_norm_opts opts = ek_batch_norm_opts_default();
-    opts.channel_axis = EK_CHANNELS_LAST;
-    return opts;
-}
-
-static ek_module *bn_last(void)
-{
-    ek_batch_norm_opts opts = last_opts();
-    return ek_batch_norm1d(C, &opts);
-}
-
-static ek_module *bn2d(void)
-{
-    return ek_batch_norm2d(C, NULL);
-}
-
-static ek_module *bn2d_last(void)
-{
-    ek_batch_norm_opts opts = last_opts();
-    return ek_batch_norm2d(C, &opts);
-}
-
-static ek_module *in_with(bool tracked, int axis, bool plane)
-{
-    ek_instance_norm_opts opts = ek_instance_norm_opts_default();
-    opts.affine = true;
-    opts.track_running_stats = tracked;
-    opts.channel_axis = axis;
-    return plane ? ek_instance_norm2d(C, &opts) : ek_instance_norm1d(C, &opts);
-}
-
-static ek_module *in(void)
-{
-    return in_with(false, 1, false);
-}
-
-static ek_module *in_last(void)
-{
-    return in_with(false, EK_CHANNELS_LAST, false);
-}
-
-static ek_module *in2d_last(void)
-{
-    return in_with(false, EK_CHANNELS_LAST, true);
-}
-
-static ek_module *in_tracked(void)
-{
-    return in_with(true, 1, false);
-}
-
-static ek_module *gn_with(int64_t groups, int axis)
-{
-    ek_group_norm_opts opts = ek_group_norm_opts_default();
-    opts.channel_axis = axis;
-    return ek_group_norm(groups, C, &opts);
-}
-
-static ek_module *gn(void)
-{
-    return gn_with(2, 1);
-}
-
-static ek_module *gn_last(void)
-{
-    return gn_with(2, EK_CHANNELS_LAST);
-}
-
-static ek_module *gn_one_group(void)
-{
-    return gn_with(1, EK_CHANNELS_LAST);
-}
-
-static ek_module *ln(void)
-{
-    return ek_layer_norm(EK_SHAPE(C), NULL);
-}
-
-static ek_module *rms(void)
-{
-    return ek_rms_norm(EK_SHAPE(C), NULL);
-}
-
-static ek_module *ln_over_time(void)
-{
-    ek_layer_norm_opts opts = ek_layer_norm_opts_default();
-    opts.over_time = true;
-    return ek_layer_norm(EK_SHAPE(C), &opts);
-}
-
-static ek_module *ln_over_time_and_two_axes(void)
-{
-    ek_layer_norm_opts opts = ek_layer_norm_opts_default();
-    opts.over_time = true;
-    return ek_layer_norm(EK_SHAPE(H, C), &opts);
-}
-
-static ek_module *sn_with(bool batch, bool reference, int axis, bool plane)
-{
-    ek_switchable_norm_opts opts = ek_switchable_norm_opts_default();
-    opts.batch = batch;
-    opts.reference = reference;
-    opts.channel_axis = axis;
-    return plane ? ek_switchable_norm2d(C, &opts) : ek_switchable_norm_sequence(C, &opts);
-}
-
-static ek_module *sn(void)
-{
-    return sn_with(true, false, 1, false);
-}
-
-static ek_module *sn_last(void)
-{
-    return sn_with(true, false, EK_CHANNELS_LAST, false);
-}
-
-static ek_module *sn_reference(void)
-{
-    return sn_with(true, true, 1, false);
-}
-
-static ek_module *sn_without_batch(void)
-{
-    return sn_with(false, false, EK_CHANNELS_LAST, false);
-}
-
-static ek_module *sn2d(void)
-{
-    return sn_with(true, false, 1, true);
-}
-
-/* axes: one letter for each axis of the input, N(umber), T(ime), C(hannels), H(eight).  per_sample: a sequence does not
- * see the others.  in_rows: packing leaves the order of memory, so a tensor without lengths gives the same bits. */
-typedef struct subject {
-    const char *name, *axes;
-    maker make;
-    bool per_sample, in_rows;
-} subject;
-
-static const subject subjects[] = {
-    {"BN", "NCT", bn, false, false},
-    {"BN channels last", "NTC", bn_last, false, true},
-    {"BN time first", "TNC", bn_last, false, false},
-    {"BN 2d, time last", "NCHT", bn2d, false, false},
-    {"BN 2d, time before height", "NCTH", bn2d, false, false},
-    {"BN 2d channels last", "NHTC", bn2d_last, false, false},
-    {"BN 2d, batch last", "TCHN", bn2d, false, false},
-    {"IN", "NCT", in, true, false},
-    {"IN channels last", "NTC", in_last, true, true},
-    {"IN 2d channels last", "NTHC", in2d_last, true, true},
-    {"IN tracked", "NCT", in_tracked, true, false},
-    {"GN", "NCT", gn, true, false},
-    {"GN 2d", "NCTH", gn, true, false},
-    {"GN channels last", "NTC", gn_last, true, true},
-    {"GN channels last, time first", "TNC", gn_last, true, false},
-    {"GN of one group", "NTHC", gn_one_group, true, false},
-    {"LN", "NTC", ln, true, true},
-    {"LN time first, height", "TNHC", ln, true, false},
-    {"RMSNorm", "NTC", rms, true, true},
-    {"LN over time", "NTC", ln_over_time, true, true},
-    {"LN over time, height by itself", "NTHC", ln_over_time, true, true},
-    {"LN over time and two axes", "NTHC", ln_over_time_and_two_axes, true, true},
-    {"LN over time, time first", "TNC", ln_over_time, true, false},
-    {"SN", "NCT", sn, false, false},
-    {"SN channels last", "NTC", sn_last, false, true},
-    {"SN reference", "NCT", sn_reference, false, false},
-    {"SN without batch", "NTC", sn_without_batch, true, true},
-    {"SN 2d", "NCHT", sn2d, false, false},
-};
-enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };
-
-/* ---- batches ----------------------------------------------------------------------------------------------------- */
-
-/* Sequences padded to `steps`: valid[i·steps + s]. */
-typedef struct batch {
-    int64_t n, steps;
-    const bool *valid;
-    int64_t first;     /* index of the first sequence, whose numbers do not depend on the batch it stands in */
-    double garbage;    /* what the padding holds */
-    bool no_lengths;   /* all of it is valid, and nothing says so */
-} batch;
-
-static int64_t size_of(char axis, const batch *b)
-{
-    return axis == 'N' ? b->n : axis == 'T' ? b->steps : axis == 'C' ? C : H;
-}
-
-static int axis_of(const subject *s, char axis)
-{
-    return (int)(strchr(s->axes, axis) - s->axes);
-}
-
-static ek_shape shape_of(const subject *s, const batch *b)
-{
-    ek_shape shape = {.ndim = (int)strlen(s->axes)};
-    for (int i = 0; i < shape.ndim; i++)
-        shape.dim[i] = size_of(s->axes[i], b);
-    return shape;
-}
-
-/* A place in the tensor: which sequence and step, and which of the other elements of that step. */
-typedef struct place {
-    int64_t sequence, step, rest;
-    bool valid;
-    int64_t ordinal; /* of the step among the valid ones of its sequence */
-} place;
-
-static place place_of(const subject *s, const batch *b, int64_t flat)
-{
-    place p = {0};
-    int64_t weight = 1;
-    for (int i = (int)strlen(s->axes) - 1; i >= 0; i--) {
-        int64_t size = size_of(s->axes[i], b), index = flat % size;
-        flat /= size;
-        if (s->axes[i] == 'N')
-            p.sequence = index;
-        else if (s->axes[i] == 'T')
-            p.step = index;
-        else {
-            p.rest += index * weight;
-            weight *= size;
-        }
-    }
-    p.valid = b->valid[p.sequence * b->steps + p.step];
-    for (int64_t k = 0; k < p.step; k++)
-        p.ordinal += b->valid[p.sequence * b->steps + k];
-    return p;
-}
-
-static int64_t rest_size(const subject *s)
-{
-    return strchr(s->axes, 'H') ? C * H : C;
-}
-
-/* Numbers that depend on the sequence, the ordinal of the step and the rest alone. */
-static ek_tensor *fill(const subject *s, const batch *b, ek_dtype dtype, uint64_t seed, double mean)
-{
-    ek_tensor *wide = ek_zeros(EK_F64, shape_of(s, b));
-    for (int64_t i = 0; i < ek_tensor_numel(wide); i++) {
-        place p = place_of(s, b, i);
-        ek_rng rng = ek_rng_seed(seed + 7 * (uint64_t)(((b->first + p.sequence) * 1000 + p.ordinal) * 1000 + p.rest));
-        ek_data_f64(wide)[i] = p.valid ? mean + ek_rng_normal(&rng) : b->garbage;
-    }
-    ek_tensor *x = ek_tensor_cast(wide, dtype);
-    ck_made(x);
-    ek_tensor_free(wide);
-    if (!b->no_lengths)
-        ck_ok(ek_tensor_set_mask(x, b->valid, b->n, b->steps, axis_of(s, 'N'), axis_of(s, 'T')));
-    return x;
-}
-
-static void from_lengths(bool *valid, const int64_t *lengths, int64_t n, int64_t steps)
-{
-    for (int64_t i = 0; i < n * steps; i++)
-        valid[i] = i % steps < lengths[i / steps];
-}
-
-enum { MOST_STEPS = 20, MOST_VALID = N * MOST_STEPS * C * H };
-
-/* ---- one step of training, read at the valid places -------------------------------------------------------------- */
-
-typedef struct outcome {
-    int64_t n;
-    double *y, *dx; /* [n] in the order (sequence, ordinal, rest) */
-    ek_tensor *state, *grads;
-} outcome;
-
-static ek_status add_grad(void *user, const char *name, ek_tensor *tensor, ek_state_kind kind)
-{
-    double *sum = user;
-    (void)name;
-    for (int64_t i = 0; kind == EK_PARAMETER && i < ek_tensor_numel(tensor); i++)
-        sum[(int64_t)++sum[0]] = ek_tensor_at(ek_tensor_grad(tensor), i);
-    return EK_OK;
-}
-
-/* The valid elements of t; the others have to be zeros, all bits. */
-static double *gather(const char *what, const subject *s, const batch *b, const ek_tensor *t, int64_t *n)
-{
-    double *values = calloc((size_t)ek_tensor_numel(t) + 1, sizeof *values);
-    int64_t start[N] = {0};
-    *n = 0;
-    for (int64_t i = 0; i < b->n; i++) {
-        start[i] = *n;
-        for (int64_t k = 0; k < b->steps; k++)
-            *n += b->valid[i * b->steps + k] ? rest_size(s) : 0;
-    }
-    for (int64_t i = 0; i < ek_tensor_numel(t); i++) {
-        place p = place_of(s, b, i);
-        double value = ek_tensor_at(t, i);
-        if (p.valid)
-            values[start[p.sequence] + p.ordinal * rest_size(s) + p.rest] = value;
-        else
-            ck_assert_msg(value == 0 && !signbit(value), "%s: %s is %g in the padding (sequence %lld, step %lld)",
-                          s->name, what, value, (long long)p.sequence, (long long)p.step);
-    }
-    return values;
-}
-
-static ek_module *layer_of(const subject *s, ek_dtype dtype)
-{
-    ek_module *layer = s->make();
-    ck_made(layer);
-    ck_ok(ek_module_to(layer, dtype));
-    draw_parameters(layer, 1);
-    return layer;
-}
-
-static outcome run_in(const subject *s, ek_module *layer, const batch *b, ek_dtype dtype)
-{
-    ek_tensor *x = fill(s, b, dtype, 1, 2), *dy = fill(s, b, dtype, 5, 0);
-    ck_ok(ek_tensor_set_requires_grad(x, true));
-    ek_module_clear_grad(layer);
-    ek_tape *t = ek_tape_new();
-    ek_tensor *y = ek_forward(layer, t, x);
-    ck_assert_msg(y != NULL, "%s: %s", s->name, ek_last_error());
-    ck_assert_msg(!ek_tensor_lengths(y) == b->no_lengths, "%s: the result carries %s", s->name,
-                  b->no_lengths ? "lengths" : "none");
-    ck_ok(ek_backward_from(t, y, dy));
-    outcome r;
-    r.y = gather("y", s, b, y, &r.n);
-    r.dx = gather("dx", s, b, ek_tensor_grad(x), &r.n);
-    r.state = copy_state(layer);
-    r.grads = ek_zeros(EK_F64, EK_SHAPE(1 + ek_module_count_parameters(layer)));
-    ck_ok(ek_module_visit(layer, add_grad, ek_data_f64(r.grads)));
-    ek_tape_free(t);
-    ek_tensor_free(x);
-    ek_tensor_free(dy);
-    return r;
-}
-
-static outcome run(const subject *s, const batch *b, ek_dtype dtype, bool training)
-{
-    ek_module *layer = layer_of(s, dtype);
-    if (!training)
-        ek_module_eval(layer);
-    outcome r = run_in(s, layer, b, dtype);
-    ek_module_free(layer);
-    return r;
-}
-
-static void free_outcome(outcome *r)
-{
-    free(r->y);
-    free(r->dx);
-    ek_tensor_free(r->state);
-    ek_tensor_free(r->grads);
-}
-
-static void assert_bits(const char *what, const subject *s, const double *a, const double *b, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        ck_each(!memcmp(&a[i], &b[i], sizeof a[i]), "%s, %s: element %lld is %.17g, not %.17g", s->name, what,
-                (long long)i, a[i], b[i]);
-}
-
-static void assert_same(const char *what, const subject *s, const outcome *a, const outcome *b)
-{
-    char text[100];
-    ck_assert_int_eq(a->n, b->n);
-    snprintf(text, sizeof text, "%s: y", what);
-    assert_bits(text, s, a->y, b->y, a->n);
-    snprintf(text, sizeof text, "%s: dx", what);
-    assert_bits(text, s, a->dx, b->dx, a->n);
-    ck_assert_msg(ek_tensor_equal(a->grads, b->grads), "%s, %s: gradients of parameters", s->name, what);
-    ck_assert_msg(ek_tensor_equal(a->state, b->state), "%s, %s: running statistics", s->name, what);
-}
-
-/* Between two orders of summation in double, ΣK ≤ 400 terms of sizes around 1 … 10, and the rounding of r, γ·r and the
- * constant term in float64 that follows. */
-static const double order_tolerance = 400 * 100 * DBL_EPSILON;
-
-static void assert_near(const char *what, const subject *s, const double *a, const double *b, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        ck_each(fabs(a[i] - b[i]) <= order_tolerance * (1 + fabs(b[i])), "%s, %s: element %lld is %.17g, not %.17g",
-                s->name, what, (long long)i, a[i], b[i]);
-}
 
 static const int64_t lengths[N] = {5, 1, 3, 4};
 
@@ -413,13 +20,13 @@ START_TEST(padding_changes_nothing)
             bool valid[N * MOST_STEPS];
             from_lengths(valid, lengths, N, 5);
             batch b = {.n = N, .steps = 5, .valid = valid, .garbage = 0};
-            outcome first = run(s, &b, (ek_dtype)type, training);
+            outcome first = run_subject(s, &b, (ek_dtype)type, training);
             for (size_t k = 0; k < sizeof paddings / sizeof paddings[0]; k++) {
                 char what[60];
                 b.steps = paddings[k].steps;
                 b.garbage = paddings[k].garbage;
                 from_lengths(valid, lengths, N, b.steps);
-                outcome again = run(s, &b, (ek_dtype)type, training);
+                outcome again = run_subject(s, &b, (ek_dtype)type, training);
                 snprintf(what, sizeof what, "padded to %d with %g, training %d", (int)b.steps, b.garbage, training);
                 assert_same(what, s, &again, &first);
                 free_outcome(&again);
@@ -444,8 +51,9 @@ START_TEST(holes_change_nothing)
                 left -= !*at;
                 *at = true;
             }
-        outcome plain = run(s, &(batch){.n = N, .steps = 5, .valid = valid}, EK_F32, true);
-        outcome holed = run(s, &(batch){.n = N, .steps = steps, .valid = holes, .garbage = NAN}, EK_F32, true);
+        const batch tight = {.n = N, .steps = 5, .valid = valid};
+        const batch loose = {.n = N, .steps = steps, .valid = holes, .garbage = NAN};
+        outcome plain = run_subject(s, &tight, EK_F32, true), holed = run_subject(s, &loose, EK_F32, true);
         assert_same("with holes", s, &holed, &plain);
         free_outcome(&plain);
         free_outcome(&holed);
@@ -458,7 +66,7 @@ END_TEST
 /* Without lengths the first axis is the batch, except for norms that have no batch. */
 static bool reads_without(const subject *s)
 {
-    return s->axes[0] == 'N' || s->make == ln;
+    return s->axes[0] == 'N' || s->make == make_ln;
 }
 
 START_TEST(a_sequence_alone)
@@ -469,7 +77,8 @@ START_TEST(a_sequence_alone)
     for (int type = EK_F32; type <= EK_F64; type++) {
         bool valid[N * MOST_STEPS];
         from_lengths(valid, lengths, N, 7);
-        outcome all = run(s, &(batch){.n = N, .steps = 7, .valid = valid, .garbage = NAN}, (ek_dtype)type, true);
+        const batch together = {.n = N, .steps = 7, .valid = valid, .garbage = NAN};
+        outcome all = run_subject(s, &together, (ek_dtype)type, true);
         for (int64_t i = 0, at = 0; i < N; at += lengths[i++] * rest_size(s)) {
             bool every[MOST_STEPS];
             from_lengths(every, &lengths[i], 1, lengths[i] + 1);
@@ -482,7 +91,7 @@ START_TEST(a_sequence_alone)
                     b.no_lengths = true;
                     from_lengths(every, &lengths[i], 1, lengths[i]);
                 }
-                outcome one = run(s, &b, (ek_dtype)type, true);
+                outcome one = run_subject(s, &b, (ek_dtype)type, true);
                 if (!without || s->in_rows) {
                     assert_bits("alone: y", s, one.y, all.y + at, one.n);
                     assert_bits("alone: dx", s, one.dx, all.dx + at, one.n);
@@ -510,9 +119,9 @@ START_TEST(full_lengths)
         batch b = {.n = N, .steps = 7, .valid = valid};
         if (!reads_without(s))
             return;
-        outcome with = run(s, &b, EK_F64, training);
+        outcome with = run_subject(s, &b, EK_F64, training);
         b.no_lengths = true;
-        outcome without = run(s, &b, EK_F64, training);
+        outcome without = run_subject(s, &b, EK_F64, training);
         if (s->in_rows) {
             assert_same("full lengths", s, &with, &without);
         } else {
@@ -539,11 +148,11 @@ START_TEST(batch_norm_of_the_concatenation)
             const subject *s = &subjects[last];
             ek_module *padded = layer_of(s, (ek_dtype)type), *plain = layer_of(s, (ek_dtype)type);
             batch b = {.n = N, .steps = 9, .valid = valid, .garbage = NAN};
-            outcome r = run_in(s, padded, &b, (ek_dtype)type);
+            outcome r = run_layer(s, padded, &b, (ek_dtype)type);
             const int64_t total = r.n / C;
             from_lengths(every, &total, 1, total);
             /* The valid numbers of x and dy, one after the other, and once through without lengths. */
-            ek_tensor *x = fill(s, &b, (ek_dtype)type, 1, 2), *dy = fill(s, &b, (ek_dtype)type, 5, 0);
+            ek_tensor *x = fill_batch(s, &b, (ek_dtype)type, 1, 2), *dy = fill_batch(s, &b, (ek_dtype)type, 5, 0);
             ek_tensor *rows[2] = {x, dy}, *long_ones[2];
             const ek_shape shape = last ? EK_SHAPE(1, total, C) : EK_SHAPE(1, C, total);
             for (int k = 0; k < 2; k++) {
@@ -608,8 +217,8 @@ START_TEST(layer_norm_over_steps_and_features)
     ck_assert_str_eq(ek_module_describe(layers[1]), "layer_norm(6, over time)");
     for (int k = 0; k < 2; k++) {
         ck_ok(ek_module_to(layers[k], EK_F64));
-        outcome r = run_in(s, layers[k], &b, EK_F64);
-        ek_tensor *x = fill(s, &b, EK_F64, 1, 2);
+        outcome r = run_layer(s, layers[k], &b, EK_F64);
+        ek_tensor *x = fill_batch(s, &b, EK_F64, 1, 2);
         for (int64_t i = 0, at = 0; i < N; at += lengths[i++] * C) {
             const int64_t count = lengths[i] * C;
             const double *values = ek_data_f64(x) + i * 8 * C; /* the valid steps stand first */
@@ -653,13 +262,14 @@ END_TEST
 
 START_TEST(layer_norm_is_the_same_in_evaluation)
 {
-    static const maker makers[] = {ln, ln_over_time, rms, gn_last, in_last, sn_without_batch};
+    static const maker makers[] = {make_ln,      make_ln_over_time, make_rms,
+                                   make_gn_last, make_in_last,      make_sn_without_batch};
     for (int k = 0; k < 6; k++) {
         subject s = {"", "NTC", makers[k], true, true};
         bool valid[N * MOST_STEPS];
         from_lengths(valid, lengths, N, 6);
         batch b = {.n = N, .steps = 6, .valid = valid, .garbage = NAN};
-        outcome train = run(&s, &b, EK_F32, true), eval = run(&s, &b, EK_F32, false);
+        outcome train = run_subject(&s, &b, EK_F32, true), eval = run_subject(&s, &b, EK_F32, false);
         assert_same("in evaluation", &s, &eval, &train);
         free_outcome(&train);
         free_outcome(&eval);
@@ -672,7 +282,7 @@ END_TEST
 /* Groups that the lengths leave one element: y = β, and nothing flows back. */
 START_TEST(one_element_by_the_data)
 {
-    static const maker makers[] = {in, in_tracked, bn};
+    static const maker makers[] = {make_in, make_in_tracked, make_bn};
     for (int k = 0; k < 3; k++)
         for (int type = EK_F32; type <= EK_F64; type++) {
             subject s = {"one element", "NCT", makers[k], false, false};
@@ -680,7 +290,7 @@ START_TEST(one_element_by_the_data)
             batch b = {.n = k < 2 ? 2 : 1, .steps = 3, .valid = valid, .garbage = NAN};
             ek_module *layer = layer_of(&s, (ek_dtype)type);
             ek_tensor *before = copy_state(layer);
-            outcome r = run_in(&s, layer, &b, (ek_dtype)type);
+            outcome r = run_layer(&s, layer, &b, (ek_dtype)type);
             for (int64_t i = 0; i < r.n; i++) {
                 ck_assert_double_eq(r.y[i], state_at(layer, "bias", i % C));
                 ck_assert_double_eq(r.dx[i], 0);
@@ -700,7 +310,7 @@ END_TEST
 START_TEST(one_element_by_shape)
 {
     const int64_t one[2] = {1, 1};
-    ek_module *layers[] = {bn(), in(), gn_with(6, 1), sn()};
+    ek_module *layers[] = {make_bn(), make_in(), make_gn_with(6, 1), make_sn()};
     for (int k = 0; k < 4; k++) {
         ek_tensor *x = normal(EK_F32, EK_SHAPE(k ? 2 : 1, C, 1), 0, 1, 1);
         ck_ok(ek_tensor_set_lengths(x, one, k ? 2 : 1, 0, 2));
@@ -747,7 +357,7 @@ static void expected_statistics(int kind, const ek_tensor *x, int64_t steps, int
 
 START_TEST(running_statistics)
 {
-    ek_module *layers[] = {bn(), in_tracked(), sn_reference(), sn()};
+    ek_module *layers[] = {make_bn(), make_in_tracked(), make_sn_reference(), make_sn()};
     const int kinds[] = {0, 1, 2, 0};
     const subject s = {"running", "NCT", NULL, false, false};
     for (int k = 0; k < 4; k++) {
@@ -755,7 +365,7 @@ START_TEST(running_statistics)
         from_lengths(valid, lengths, N, 8);
         ck_ok(ek_module_to(layers[k], EK_F64));
         batch b = {.n = N, .steps = 8, .valid = valid, .garbage = NAN};
-        ek_tensor *x = fill(&s, &b, EK_F64, 1, 2);
+        ek_tensor *x = fill_batch(&s, &b, EK_F64, 1, 2);
         const double first = state_at(layers[k], "running_var", 0);
         for (int choice = EK_STATS_AUTO; choice <= EK_STATS_RUNNING; choice++) {
             ck_ok(ek_module_init(layers[k], 0));
@@ -783,7 +393,7 @@ static ek_module *net(void)
     ek_batch_norm_opts opts = last_opts();
     return ek_sequential(ek_layer_norm(EK_SHAPE(C), NULL), ek_residual(ek_sequential(ek_batch_norm1d(C, &opts),
                                                                                     ek_relu_layer())),
-                         ln_over_time(), ek_residual(sn_last()), gn_last());
+                         make_ln_over_time(), ek_residual(make_sn_last()), make_gn_last());
 }
 
 START_TEST(norms_inside_nets)
@@ -792,11 +402,11 @@ START_TEST(norms_inside_nets)
     bool valid[N * MOST_STEPS];
     from_lengths(valid, lengths, N, 5);
     batch b = {.n = N, .steps = 5, .valid = valid};
-    outcome tight = run(&s, &b, EK_F32, true);
+    outcome tight = run_subject(&s, &b, EK_F32, true);
     b.steps = 11;
     b.garbage = NAN;
     from_lengths(valid, lengths, N, 11);
-    outcome loose = run(&s, &b, EK_F32, true);
+    outcome loose = run_subject(&s, &b, EK_F32, true);
     assert_same("in a net", &s, &loose, &tight);
     free_outcome(&tight);
     free_outcome(&loose);
@@ -831,7 +441,7 @@ START_TEST(gradients)
         if (!training) {
             bool warm[N * MOST_STEPS];
             from_lengths(warm, lengths, N, 5);
-            ek_tensor *x = fill(s, &(batch){.n = N, .steps = 5, .valid = warm}, EK_F64, 3, 1);
+            ek_tensor *x = fill_batch(s, &(batch){.n = N, .steps = 5, .valid = warm}, EK_F64, 3, 1);
             feed(layer, x);
             ek_tensor_free(x);
             ek_module_eval(layer);
@@ -839,7 +449,8 @@ START_TEST(gradients)
         bool valid[3 * 4];
         const int64_t few[3] = {3, 4, 1}; /* two elements would be ±1 but for eps: too sharp a bend for differences */
         from_lengths(valid, few, 3, 4);
-        ek_tensor *inputs[6] = {fill(s, &(batch){.n = 3, .steps = 4, .valid = valid, .garbage = 0.7}, EK_F64, 1, 2)};
+        const batch b = {.n = 3, .steps = 4, .valid = valid, .garbage = 0.7};
+        ek_tensor *inputs[6] = {fill_batch(s, &b, EK_F64, 1, 2)};
         ck_ok(ek_tensor_set_requires_grad(inputs[0], true));
         ck_ok(ek_module_visit(layer, require_grad, inputs));
         int n = 1;
@@ -869,20 +480,20 @@ static void lengths_fail(ek_module *layer, ek_shape shape, int batch_axis, int t
 
 START_TEST(axes_that_are_confused)
 {
-    lengths_fail(bn(), EK_SHAPE(2, C, 5), 0, 1,
+    lengths_fail(make_bn(), EK_SHAPE(2, C, 5), 0, 1,
                  "batch_norm1d(6): the lengths that (2, 6, 5) carries have their steps along axis 1, which this layer "
                  "reads as its channels; if another axis holds the channels, set opts.channel_axis, else correct the "
                  "axes given to ek_tensor_set_lengths()");
-    lengths_fail(bn_last(), EK_SHAPE(2, 5, C), 0, 2, "have their steps along axis 2");
-    lengths_fail(bn(), EK_SHAPE(2, C), 0, 1, "have their steps along axis 1");
-    lengths_fail(in(), EK_SHAPE(2, C, 5), 1, 2, "instance_norm1d(6): the lengths that (2, 6, 5) carries have their "
-                                                "sequences along axis 1, which this layer reads as its channels");
-    lengths_fail(gn(), EK_SHAPE(2, C, 5), 0, 1, "group_norm(2, 6): the lengths");
-    lengths_fail(sn(), EK_SHAPE(2, C, 5), 0, 1, "switchable_norm_sequence(6): the lengths");
-    lengths_fail(ln(), EK_SHAPE(2, 5, C), 2, 1,
+    lengths_fail(make_bn_last(), EK_SHAPE(2, 5, C), 0, 2, "have their steps along axis 2");
+    lengths_fail(make_bn(), EK_SHAPE(2, C), 0, 1, "have their steps along axis 1");
+    lengths_fail(make_in(), EK_SHAPE(2, C, 5), 1, 2,
+                 "instance_norm1d(6): the lengths that (2, 6, 5) carries have their sequences along axis 1, which this layer reads as its channels");
+    lengths_fail(make_gn(), EK_SHAPE(2, C, 5), 0, 1, "group_norm(2, 6): the lengths");
+    lengths_fail(make_sn(), EK_SHAPE(2, C, 5), 0, 1, "switchable_norm_sequence(6): the lengths");
+    lengths_fail(make_ln(), EK_SHAPE(2, 5, C), 2, 1,
                  "layer_norm(6): the sequences of (2, 5, 6) stand along axis 2, one of those this layer takes "
                  "statistics over; statistics belong to one sequence");
-    lengths_fail(ln_over_time(), EK_SHAPE(2, 5, C), 0, 2,
+    lengths_fail(make_ln_over_time(), EK_SHAPE(2, 5, C), 0, 2,
                  "layer_norm(6, over time): the steps of (2, 5, 6) stand along axis 2, one of normalized_shape; "
                  "over_time takes them in by itself");
 }
@@ -890,14 +501,14 @@ END_TEST
 
 START_TEST(shapes_over_time)
 {
-    ek_module *layer = ln_over_time();
+    ek_module *layer = make_ln_over_time();
     ek_tensor *x = normal(EK_F32, EK_SHAPE(5, C), 0, 1, 1), *narrow = normal(EK_F32, EK_SHAPE(2, 5, 4), 0, 1, 1);
     assert_forward_fails(EK_ERR_SHAPE, "layer_norm(6, over time): expected (N, T, …, 6), got (5, 6)", layer, x);
     assert_forward_fails(EK_ERR_SHAPE, "expected (N, T, …, 6), got (2, 5, 4)", layer, narrow);
     ek_tensor_free(x);
     ek_tensor_free(narrow);
     ek_module_free(layer);
-    layer = sn();
+    layer = make_sn();
     x = normal(EK_F32, EK_SHAPE(5, C), 0, 1, 1);
     assert_forward_fails(EK_ERR_SHAPE, "switchable_norm_sequence(6): expected (N, 6, L), got (5, 6)", layer, x);
     ek_tensor_free(x);
@@ -946,7 +557,7 @@ START_TEST(the_same_bits_for_any_number_of_threads)
 {
     static const int threads[] = {2, 3, 8};
     subject s = subjects[_i];
-    if (s.make == ln_over_time_and_two_axes)
+    if (s.make == make_ln_over_time_and_two_axes)
         return; /* its H is fixed; the same loops as over one axis */
     for (int type = EK_F32; type <= EK_F64; type++) {
         ck_ok(ek_set_num_threads(1));
@@ -987,7 +598,7 @@ START_TEST(steps_that_take_no_memory)
     from_lengths(valid, lengths, N, 8);
     batch b = {.n = N, .steps = 8, .valid = valid};
     ek_module *layer = layer_of(s, EK_F32);
-    ek_tensor *x = fill(s, &b, EK_F32, 1, 2), *dy = fill(s, &b, EK_F32, 5, 0);
+    ek_tensor *x = fill_batch(s, &b, EK_F32, 1, 2), *dy = fill_batch(s, &b, EK_F32, 5, 0);
     ck_ok(ek_tensor_set_requires_grad(x, true));
     ek_tape *t = ek_tape_new();
     int64_t calls = 0;

@@ -9,6 +9,7 @@
 /* Which inputs require a gradient. */
 enum { NEED_X = 1, NEED_WEIGHT = 2, NEED_BIAS = 4, NEED_LOGITS = 8, NEED_ALL = 15 };
 
+enum { MOST_SAMPLES = 9 }; /* of a ragged case */
 typedef struct run {
     ek_tape *tape;
     ek_tensor *x, *dy, *weight, *bias, *mean_weight, *var_weight, *mean, *var;
@@ -74,7 +75,7 @@ static run forward_and_backward(const norm_case *c, const norm_inputs *in, ek_dt
                           .running_var = r.var};
     ek_normalize_opts opts = {.stats = stats_view(c), .affine = affine_view(c), .eps = c->eps,
                               .center = c->kind != RMS_NORM, .mean = r.mean, .var = r.var};
-    int64_t *outer = malloc((size_t)(c->n + 1) * sizeof *outer); /* on no tape: the op keeps a copy */
+    int64_t outer[MOST_SAMPLES]; /* on no tape: the op keeps a copy */
     const bool whole = c->kind == LAYER_NORM || c->kind == RMS_NORM || c->kind == ANY_VIEWS;
     for (int64_t i = 0; c->rows && i < (c->kind == ANY_VIEWS ? c->stats.batch : c->n); i++)
         outer[i] = c->rows[i] * (whole ? 1 : c->before);
@@ -86,7 +87,6 @@ static run forward_and_backward(const norm_case *c, const norm_inputs *in, ek_dt
         opts.mean = opts.var = NULL;
     }
     r.y = ek_normalize(r.tape, r.x, r.weight, r.bias, r.mean_weight, r.var_weight, &opts, &r.stats);
-    free(outer);
     ck_assert_msg(r.y != NULL, "%s: %s", norm_text(c), ek_last_error());
     if (needs)
         ck_ok(ek_backward_from(r.tape, r.y, r.dy));
@@ -250,8 +250,6 @@ static norm_case draw_case(ek_rng *rng)
     return c;
 }
 
-enum { MOST_SAMPLES = 9 };
-
 /* Batches whose samples have different numbers of rows: the valid steps of padded sequences.  Some have one row. */
 static norm_case draw_ragged(int64_t rows[MOST_SAMPLES], ek_rng *rng)
 {
@@ -295,14 +293,9 @@ static void random_cases(ek_dtype dtype, int seed, bool ragged)
     }
 }
 
-START_TEST(random_cases_in_float64)
+START_TEST(random_even_cases)
 {
     random_cases(EK_F64, _i, false);
-}
-END_TEST
-
-START_TEST(random_cases_in_float32)
-{
     random_cases(EK_F32, RANDOM_TESTS + _i, false);
 }
 END_TEST
@@ -331,16 +324,15 @@ START_TEST(ragged_views)
                 for (int b = 0; b < 5; b++)
                     all += rows[i][b];
                 /* γ per column, per element of a run, or one for all */
-                const bool columns = c.stats.inner == 1;
-                c.affine = (ek_view){1, all * width / (columns ? width : c.stats.inner),
-                                     columns ? c.stats.group : c.stats.inner, 1};
+                const int64_t period = c.stats.inner == 1 ? width : c.stats.inner;
+                c.affine = (ek_view){1, all * width / period, period, 1};
                 if (variant == 3)
                     c.affine = (ek_view){1, 1, 1, all * width};
                 c.c = c.affine.group;
                 c.n = all * width / c.c;
                 norm_inputs in = draw_inputs(&c, 2, 1, &rng);
-                unsigned needs = NEED_X | (c.weight ? NEED_WEIGHT : 0u) | (c.bias ? NEED_BIAS : 0u);
-                check_case(&c, &in, coin(&rng) ? EK_F32 : EK_F64, needs);
+                check_case(&c, &in, coin(&rng) ? EK_F32 : EK_F64,
+                           NEED_X | (c.weight ? NEED_WEIGHT : 0u) | (c.bias ? NEED_BIAS : 0u));
                 norm_free(&in, NULL);
             }
 }
@@ -688,8 +680,7 @@ int main(void)
 {
     Suite *suite = suite_create("norm oracle");
     TCase *tcase = tcase_create("norm oracle");
-    tcase_add_loop_test(tcase, random_cases_in_float64, 0, RANDOM_TESTS);
-    tcase_add_loop_test(tcase, random_cases_in_float32, 0, RANDOM_TESTS);
+    tcase_add_loop_test(tcase, random_even_cases, 0, RANDOM_TESTS);
     tcase_add_loop_test(tcase, random_ragged_cases, 0, RANDOM_TESTS);
     tcase_add_test(tcase, ragged_views);
     tcase_add_loop_test(tcase, random_views, 0, 3);

@@ -147,8 +147,7 @@ int main(int argc, char **argv)
     if (!parse_options(argc, argv, "Time of a training step of an LSTM against T and against the sum of the lengths.",
                        options, (int)(sizeof options / sizeof options[0]), &status))
         return status;
-    if (threads > 0)
-        ek_set_num_threads((int)threads);
+    use_threads(threads);
     ek_module *lstm = ek_lstm(s.features, s.hidden, EK_BATCH_FIRST, NULL);
     ek_tape *tape = ek_tape_new();
     int64_t *lengths = malloc((size_t)s.batch * sizeof *lengths);

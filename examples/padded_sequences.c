@@ -668,8 +668,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "padded_sequences: --seeds: expected at most %d, got %lld\n", MOST_SEEDS, (long long)seeds);
         return EXIT_FAILURE;
     }
-    if (threads > 0)
-        ek_set_num_threads((int)threads);
+    use_threads(threads);
     experiment *e = make_folder(out) ? calloc(1, sizeof *e) : NULL;
     if (!e)
         return EXIT_FAILURE;

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MOST_THREADS = 64 };
+
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static void print_help(const char *program, const char *about, const option *options, int n)
@@ -82,6 +84,12 @@ bool parse_options(int argc, char **argv, const char *about, const option *optio
             return false;
     }
     return true;
+}
+
+void use_threads(int64_t n)
+{
+    if (n > 0)
+        ek_set_num_threads(n < MOST_THREADS ? (int)n : MOST_THREADS);
 }
 
 int report_failure(const char *program)
@@ -198,11 +206,10 @@ static void *work(void *argument)
 
 void run_jobs(int n, void (*job)(void *context, int i), void *context)
 {
-    enum { MOST = 64 };
     job_queue queue = {.n = n, .job = job, .context = context};
-    pthread_t threads[MOST];
+    pthread_t threads[MOST_THREADS];
     int wanted = ek_num_threads() < n ? ek_num_threads() : n, started = 0;
-    while (started < wanted && started < MOST && pthread_create(&threads[started], NULL, work, &queue) == 0)
+    while (started < wanted && started < MOST_THREADS && pthread_create(&threads[started], NULL, work, &queue) == 0)
         started++;
     if (started == 0) { /* no thread to be had: do it here */
         int before = ek_num_threads();

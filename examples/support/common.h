@@ -27,6 +27,9 @@ typedef struct option {
  * saying on stderr what is wrong. */
 bool parse_options(int argc, char **argv, const char *about, const option *options, int n, int *status);
 
+/* Lets the kernels, and run_jobs(), use n threads; 0: as many as they would anyway. */
+void use_threads(int64_t n);
+
 /* Prints "program: ek_last_error()" on stderr and returns EXIT_FAILURE. */
 int report_failure(const char *program);
 

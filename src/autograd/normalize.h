@@ -74,6 +74,38 @@ static inline int64_t norm_row_batch(const norm_plan *plan, int64_t row)
     return plan->ragged ? plan->ragged->row_batch[row] : row / plan->stats.outer;
 }
 
+/* Affine group of the element at flat index p; where it varies along runs, of the first one of them. */
+static inline int64_t norm_affine_at(const norm_plan *plan, int64_t p)
+{
+    return !plan->affine_groups ? 0 : plan->vector_affine ? p % plan->affine_groups : norm_group(plan->affine, p);
+}
+
+/* A walk over the runs of a group: row by row of its batch, run by run within the row. */
+typedef struct norm_walk {
+    int64_t row, rows, start, stop, stride; /* [start, stop): what is left of the row; to the next one of the group */
+    int64_t affine;
+} norm_walk;
+
+static inline norm_walk norm_walk_of(const norm_plan *plan, int64_t group)
+{
+    const ek_view v = plan->stats;
+    const int64_t batch = group / v.group;
+    const int64_t start = (norm_first_row(plan, batch) * v.group + group % v.group) * v.inner;
+    return (norm_walk){.rows = norm_rows(plan, batch), .start = start, .stop = start + v.inner,
+                       .stride = v.group * v.inner, .affine = norm_affine_at(plan, start)};
+}
+
+static inline void norm_walk_on(const norm_plan *plan, norm_walk *at)
+{
+    at->start += plan->run;
+    if (at->start == at->stop) {
+        at->row++;
+        at->stop += at->stride;
+        at->start = at->stop - plan->stats.inner;
+    }
+    at->affine = at->row < at->rows ? norm_affine_at(plan, at->start) : 0;
+}
+
 /* K: elements of a group. */
 static inline int64_t norm_count(const norm_plan *plan, int64_t group)
 {
@@ -170,6 +202,15 @@ static inline norm_tile norm_tile_at(int64_t q, const norm_plan *plan, const nor
     };
 }
 
+/* Can whole groups be the unit of work, each going through all passes while it is in a cache?  They have to be enough to
+ * share out, and small enough. */
+static inline bool norm_by_groups(const norm_plan *plan)
+{
+    enum { FEW_GROUPS = 8, LARGE_GROUP = 1 << 20 };
+    return !plan->columns && (plan->groups >= FEW_GROUPS || plan->numel <= EK_GRAIN) &&
+           plan->numel / plan->groups <= LARGE_GROUP;
+}
+
 /* Units of `size` elements that make a task worth a thread. */
 static inline int64_t norm_grain(int64_t size)
 {
@@ -194,6 +235,10 @@ typedef struct norm_sums {
 void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, const norm_sums *sums,
                                 const double *parts, int64_t chunks, bool single, norm_grads *g, double *d_gamma,
                                 double *d_beta);
+
+/* The chunks of dγ, dβ, [chunks][2][affine_groups], added up in order. */
+void ek_norm_add_vector_parts(const norm_plan *plan, const double *parts, int64_t chunks, double *d_gamma,
+                              double *d_beta);
 
 /* ---- SwitchableNorm's finish (normalize_switch.c) ---------------------------------------------------------------- */
 typedef struct switch_saved {
@@ -234,10 +279,12 @@ typedef struct normalize_attributes {
 
 /* Room for what backward needs, as node->saved. */
 norm_saved *ek_norm_saved_make(ek_node *node);
-/* The input's statistics for whoever asked; saved->rstd still holds the sums of squares. */
-ek_status ek_norm_report(ek_node *node, const norm_saved *saved);
-/* Those sums of squares to r. */
-void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved);
+/* Room for the input's statistics, [groups] means and then variances, where somebody asked for them; else NULL. */
+ek_status ek_norm_report_room(ek_node *node, int64_t groups, double **room);
+/* What is in saved->mean and saved->rstd, which still holds the sum of squares, as statistics of group g. */
+void ek_norm_report(const norm_plan *plan, const norm_saved *saved, int64_t g, double *room);
+/* That sum of squares to r. */
+void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved, int64_t g);
 /* SwitchableNorm's M and r; running: [2][C] means and variances, or NULL. */
 ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
                       const double *running);
@@ -251,7 +298,11 @@ typedef struct norm_work {
 } norm_work;
 
 ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted);
-/* s1, s2 to dM = −r·s1, dV = −½·r²·s2, to dm, dv, to what each element gets: dm/K and 2·dv/K. */
+/* s1, s2 of a group to dM = −r·s1, dV = −½·r²·s2. */
+void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g, int64_t group);
+/* dm, dv of a group to what each element gets: dm/K and 2·dv/K. */
+void ek_norm_share_group(const normalize_attributes *attr, const norm_grads *g, int64_t group);
+/* Both for all groups, with the mixing between them. */
 void ek_norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work);
 
 /* ---- what the op takes (normalize.c) ----------------------------------------------------------------------------- */

@@ -23,22 +23,19 @@ norm_saved *ek_norm_saved_make(ek_node *node)
     return saved;
 }
 
-/* Room for a report of n pairs on the tape; NULL when nobody asked, or with *status set. */
-static double *report_room(ek_node *node, int64_t n, ek_status *status)
+ek_status ek_norm_report_room(ek_node *node, int64_t groups, double **room)
 {
     const normalize_attributes *attr = node->attributes;
-    *status = EK_OK;
+    *room = NULL;
     if (!attr->stats)
-        return NULL;
-    double *room = ek_tape_alloc(node->tape, (size_t)(2 * n) * sizeof *room);
-    if (!room) {
-        *status = EK_ERR_MEMORY;
-        return NULL;
-    }
+        return EK_OK;
+    *room = ek_tape_alloc(node->tape, (size_t)(2 * groups) * sizeof **room);
+    if (!*room)
+        return EK_ERR_MEMORY;
     const bool differ = attr->plan.ragged && !attr->switchable;
-    *attr->stats = (ek_normalize_stats){.mean = room, .var = room + n, .groups = n,
-                                        .count = differ || !n ? 0 : attr->plan.numel / n};
-    return room;
+    *attr->stats = (ek_normalize_stats){.mean = *room, .var = *room + groups, .groups = groups,
+                                        .count = differ || !groups ? 0 : attr->plan.numel / groups};
+    return EK_OK;
 }
 
 /* Biased variance of a group from its sum of squares; a group without elements has none. */
@@ -48,26 +45,18 @@ static double variance_of(const norm_plan *plan, int64_t group, double squares)
     return k > 0 ? squares / (double)k : 0;
 }
 
-ek_status ek_norm_report(ek_node *node, const norm_saved *saved)
+void ek_norm_report(const norm_plan *plan, const norm_saved *saved, int64_t g, double *room)
 {
-    const norm_plan *plan = &((const normalize_attributes *)node->attributes)->plan;
-    ek_status status;
-    double *room = report_room(node, plan->groups, &status);
-    for (int64_t g = 0; room && g < plan->groups; g++) {
-        room[g] = saved->mean[g];
-        room[plan->groups + g] = variance_of(plan, g, saved->rstd[g]);
-    }
-    return status;
+    room[g] = saved->mean[g];
+    room[plan->groups + g] = variance_of(plan, g, saved->rstd[g]);
 }
 
-void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved)
+void ek_norm_finish_forward(const normalize_attributes *attr, const norm_saved *saved, int64_t g)
 {
-    const norm_plan *plan = &attr->plan;
     /* One element less its own mean is 0 whatever r is; r = 0 makes its gradient exactly 0, too. */
-    for (int64_t g = 0; g < plan->groups; g++)
-        saved->rstd[g] = attr->center && norm_count(plan, g) == 1
-                             ? 0
-                             : norm_rstd(variance_of(plan, g, saved->rstd[g]), attr->eps);
+    const norm_plan *plan = &attr->plan;
+    const bool lone = attr->center && norm_count(plan, g) == 1;
+    saved->rstd[g] = lone ? 0 : norm_rstd(variance_of(plan, g, saved->rstd[g]), attr->eps);
 }
 
 ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean_logits, const double *var_logits,
@@ -76,10 +65,9 @@ ek_status ek_norm_mix(ek_node *node, const norm_saved *saved, const double *mean
     const normalize_attributes *attr = node->attributes;
     const int64_t channels = attr->mix.c;
     double *tables = (double *)((char *)saved + sizeof(norm_saved) + sizeof(switch_saved)) + 3 * attr->plan.groups;
-    ek_status status;
-    double *batch = report_room(node, channels, &status);
-    if (status != EK_OK)
-        return status;
+    double *batch;
+    if (ek_norm_report_room(node, channels, &batch) != EK_OK)
+        return EK_ERR_MEMORY;
     ek_switch_forward(saved->mixed, tables, saved, attr->eps, mean_logits, var_logits, running,
                       running ? running + channels : NULL, batch, batch ? batch + channels : NULL);
     return EK_OK;
@@ -104,22 +92,30 @@ ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted)
     return EK_OK;
 }
 
+void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g, int64_t group)
+{
+    const double rstd = saved->rstd[group];
+    g->s1[group] = attr->center ? -rstd * g->s1[group] : 0;
+    g->s2[group] = -0.5 * rstd * rstd * g->s2[group];
+}
+
+void ek_norm_share_group(const normalize_attributes *attr, const norm_grads *g, int64_t group)
+{
+    const int64_t count = norm_count(&attr->plan, group);
+    const double k = (double)(count > 0 ? count : 1); /* no element will ask for what has none to spread over */
+    const double spread = attr->switchable && attr->mix.unbiased && count > 1 ? k - 1 : k;
+    g->s1[group] /= k;
+    g->s2[group] *= 2 / spread;
+}
+
 void ek_norm_finish_backward(const normalize_attributes *attr, const norm_saved *saved, norm_work *work)
 {
-    const norm_plan *plan = &attr->plan;
-    norm_grads *g = &work->g;
-    for (int64_t i = 0; i < plan->groups; i++) {
-        double rstd = saved->rstd[i];
-        g->s1[i] = attr->center ? -rstd * g->s1[i] : 0;
-        g->s2[i] = -0.5 * rstd * rstd * g->s2[i];
-    }
+    const int64_t groups = attr->plan.groups;
+    for (int64_t i = 0; i < groups; i++)
+        ek_norm_finish_group(attr, saved, &work->g, i);
     if (attr->switchable)
-        ek_switch_backward(saved->mixed, saved, g, work->switch_scratch, work->d_mean_logits, work->d_var_logits);
-    for (int64_t i = 0; i < plan->groups; i++) {
-        const int64_t count = norm_count(plan, i);
-        const double k = (double)(count > 0 ? count : 1); /* no element will ask for what has none to spread over */
-        const double spread = attr->switchable && attr->mix.unbiased && count > 1 ? k - 1 : k;
-        g->s1[i] /= k;
-        g->s2[i] *= 2 / spread;
-    }
+        ek_switch_backward(saved->mixed, saved, &work->g, work->switch_scratch, work->d_mean_logits,
+                           work->d_var_logits);
+    for (int64_t i = 0; i < groups; i++)
+        ek_norm_share_group(attr, &work->g, i);
 }

@@ -209,7 +209,14 @@ void ek_norm_spread_vector_sums(const norm_plan *plan, const norm_saved *saved, 
         g->s1[group] += sums[r].plain;
         g->s2[group] += (sums[r].product + sums[r].plain * (high - center)) * saved->rstd[group];
     }
-    for (int64_t k = 0; d_beta && k < chunks; k++)
+    if (d_beta)
+        ek_norm_add_vector_parts(plan, parts, chunks, d_gamma, d_beta);
+}
+
+void ek_norm_add_vector_parts(const norm_plan *plan, const double *parts, int64_t chunks, double *d_gamma,
+                              double *d_beta)
+{
+    for (int64_t k = 0; k < chunks; k++)
         for (int64_t i = 0; i < plan->affine_groups; i++) {
             d_gamma[i] += parts[2 * k * plan->affine_groups + i];
             d_beta[i] += parts[(2 * k + 1) * plan->affine_groups + i];

@@ -196,7 +196,11 @@ typedef struct {
     const norm_saved *saved;
     const REAL *x, *dy, *gamma, *beta;
     REAL *out; /* y or dx */
+    const normalize_attributes *attr;
     bool center;
+    double *report; /* the statistics for whoever asked, or NULL */
+    norm_grads grads;
+    int64_t group_chunk; /* groups of one chunk of the loop over groups */
     norm_moments *moments; /* [pieces] or [row blocks][columns] */
     norm_sums *sums;       /* likewise */
     const double *dm, *dv; /* [groups], divided by what they spread over; NULL: no gradient through statistics */
@@ -246,6 +250,52 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
     }
 }
 
+/* y of the run at `start`, whose elements have statistics of `group` and affine groups from `at` on. */
+static void FN(apply_run)(const FN(norm_loop) *t, int64_t start, int64_t group, int64_t at)
+{
+    const norm_plan *plan = t->plan;
+    double center = t->saved->center[group], rstd = t->saved->rstd[group];
+    double lo = ((double)(REAL)center - center) * rstd;
+    if (plan->vector_affine) {
+        FN(norm_apply_vector)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
+                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL);
+    } else {
+        double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
+        FN(norm_apply_scalar)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)(gamma * rstd),
+                              (REAL)(gamma * lo + beta));
+    }
+}
+
+static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t r = begin; r < end; r++) {
+        const int64_t start = r * t->plan->run;
+        FN(apply_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
+    }
+}
+
+/* Σ dy and Σ dy·(x − M) of the run at `start`, both times γ where it varies along the run, which then also adds to the
+ * tables of dγ and dβ (NULL: not wanted). */
+static norm_sums FN(run_sums)(const FN(norm_loop) *t, int64_t start, int64_t group, int64_t at, double *d_gamma,
+                              double *d_beta)
+{
+    const norm_plan *plan = t->plan;
+    const double center = t->saved->center[group], rstd = t->saved->rstd[group];
+    if (plan->vector_affine)
+        return FN(norm_sums_vector)(plan->run, t->x + start, t->dy + start, (REAL)center, rstd,
+                                    ((double)(REAL)center - center) * rstd, t->gamma ? t->gamma + at : NULL,
+                                    d_gamma ? d_gamma + at : NULL, d_beta ? d_beta + at : NULL);
+    norm_sums total = {0, 0};
+    for (int64_t done = 0; done < plan->run; done += NORM_PIECE) {
+        const int64_t n = plan->run - done < NORM_PIECE ? plan->run - done : NORM_PIECE;
+        norm_sums part = FN(norm_sums_scalar)(n, t->x + start + done, t->dy + start + done, (REAL)center);
+        total.plain += part.plain;
+        total.product += part.product;
+    }
+    return total;
+}
+
 /* Chunk k takes vector_chunk runs and has sums of its own for dγ and dβ. */
 static void FN(sums_vector_chunks)(void *context, int64_t begin, int64_t end)
 {
@@ -258,56 +308,106 @@ static void FN(sums_vector_chunks)(void *context, int64_t begin, int64_t end)
         if (d_gamma)
             memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
         for (int64_t r = k * t->vector_chunk; r < last; r++) {
-            int64_t start = r * plan->run, group = norm_stats_group(plan, start), at = start % plan->affine_groups;
-            double center = t->saved->center[group], rstd = t->saved->rstd[group];
-            double lo = ((double)(REAL)center - center) * rstd;
-            t->sums[r] = FN(norm_sums_vector)(plan->run, t->x + start, t->dy + start, (REAL)center, rstd, lo,
-                                              t->gamma ? t->gamma + at : NULL, d_gamma ? d_gamma + at : NULL,
-                                              d_beta ? d_beta + at : NULL);
+            const int64_t start = r * plan->run;
+            t->sums[r] = FN(run_sums)(t, start, norm_stats_group(plan, start), norm_affine_at(plan, start), d_gamma,
+                                      d_beta);
         }
     }
 }
 
-static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
+/* dx of the run at `start`. */
+static void FN(dx_run)(const FN(norm_loop) *t, int64_t start, int64_t group, int64_t at)
 {
-    const FN(norm_loop) *t = context;
     const norm_plan *plan = t->plan;
-    for (int64_t r = begin; r < end; r++) {
-        int64_t start = r * plan->run, group = norm_stats_group(plan, start);
-        double center = t->saved->center[group], rstd = t->saved->rstd[group];
-        double lo = ((double)(REAL)center - center) * rstd;
-        const REAL *x = t->x + start;
-        if (plan->vector_affine) {
-            int64_t at = start % plan->affine_groups;
-            FN(norm_apply_vector)(plan->run, x, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
-                                  t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL);
-        } else {
-            int64_t at = norm_group(plan->affine, start);
-            double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
-            FN(norm_apply_scalar)(plan->run, x, t->out + start, (REAL)center, (REAL)(gamma * rstd),
-                                  (REAL)(gamma * lo + beta));
-        }
+    double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
+    double slope = t->dv ? t->dv[group] : 0, b = rstd > 0 ? slope / rstd : 0;
+    double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
+    const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start;
+    if (plan->vector_affine && t->gamma) {
+        FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, t->gamma + at, (REAL)b, (REAL)c);
+    } else {
+        double gamma = t->gamma ? (double)t->gamma[at] : 1;
+        FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd), (REAL)b,
+                           (REAL)c);
     }
 }
 
 static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
-    const norm_plan *plan = t->plan;
     for (int64_t r = begin; r < end; r++) {
-        int64_t start = r * plan->run, group = norm_stats_group(plan, start);
-        double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
-        double slope = t->dv ? t->dv[group] : 0, b = rstd > 0 ? slope / rstd : 0;
-        double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
-        const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start;
-        if (plan->vector_affine && t->gamma) {
-            FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd,
-                               t->gamma + start % plan->affine_groups, (REAL)b, (REAL)c);
-        } else {
-            double gamma = t->gamma ? (double)t->gamma[norm_group(plan->affine, start)] : 1;
-            FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd),
-                               (REAL)b, (REAL)c);
+        const int64_t start = r * t->plan->run;
+        FN(dx_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
+    }
+}
+
+/* ---- loops over groups: all passes over one while it is in a cache ------------------------------------------------ */
+
+/* m and Σ (x − m)² of a group, in the order of memory. */
+static void FN(group_moments)(const FN(norm_loop) *t, int64_t g)
+{
+    const ek_view v = t->plan->stats;
+    const int64_t batch = g / v.group, rows = norm_rows(t->plan, batch);
+    const REAL *x = t->x + (norm_first_row(t->plan, batch) * v.group + g % v.group) * v.inner;
+    norm_moments total = {0, 0};
+    int64_t count = 0;
+    for (int64_t row = 0; row < rows; row++, x += v.group * v.inner)
+        for (int64_t done = 0; done < v.inner; done += NORM_PIECE) {
+            const int64_t n = v.inner - done < NORM_PIECE ? v.inner - done : NORM_PIECE;
+            norm_moments part = FN(norm_moments_of)(n, x + done, t->center);
+            if (count == 0)
+                total = part;
+            else
+                norm_merge(&total, (double)count, part, (double)n);
+            count += n;
         }
+    t->saved->mean[g] = total.mean;
+    t->saved->rstd[g] = total.m2;
+}
+
+static void FN(forward_groups)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    for (int64_t g = begin; g < end; g++) {
+        FN(group_moments)(t, g);
+        if (t->report)
+            ek_norm_report(t->plan, t->saved, g, t->report);
+        ek_norm_finish_forward(t->attr, t->saved, g);
+        for (norm_walk at = norm_walk_of(t->plan, g); at.row < at.rows; norm_walk_on(t->plan, &at))
+            FN(apply_run)(t, at.start, g, at.affine);
+    }
+}
+
+/* Sums, finish and dx of groups; what runs give to dγ and dβ is added up afterwards, from t->sums, or, where γ varies
+ * along the runs, goes to this chunk's own tables. */
+static void FN(backward_groups)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    double *d_gamma = NULL, *d_beta = NULL;
+    if (t->affine_parts) {
+        d_gamma = t->affine_parts + 2 * (begin / t->group_chunk) * plan->affine_groups;
+        d_beta = d_gamma + plan->affine_groups;
+        memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
+    }
+    for (int64_t g = begin; g < end; g++) {
+        const double center = t->saved->center[g], remainder = (double)(REAL)center - center;
+        double s1 = 0, s2 = 0;
+        for (norm_walk at = norm_walk_of(plan, g); at.row < at.rows; norm_walk_on(plan, &at)) {
+            norm_sums sums = FN(run_sums)(t, at.start, g, at.affine, d_gamma, d_beta);
+            sums.product = (sums.product + sums.plain * remainder) * t->saved->rstd[g]; /* Σ dy·x̂ */
+            const double gamma = t->gamma && !plan->vector_affine ? (double)t->gamma[at.affine] : 1;
+            s1 += gamma * sums.plain;
+            s2 += gamma * sums.product;
+            if (t->sums)
+                t->sums[at.start / plan->run] = sums;
+        }
+        t->grads.s1[g] = s1;
+        t->grads.s2[g] = s2;
+        ek_norm_finish_group(t->attr, t->saved, &t->grads, g);
+        ek_norm_share_group(t->attr, &t->grads, g);
+        for (norm_walk at = norm_walk_of(plan, g); t->out && at.row < at.rows; norm_walk_on(plan, &at))
+            FN(dx_run)(t, at.start, g, at.affine);
     }
 }
 
@@ -377,6 +477,16 @@ static void FN(to_double)(const ek_tensor *t, int64_t n, double *out)
         out[i] = (double)values[i];
 }
 
+/* The statistics of all groups for whoever asked. */
+static ek_status FN(report)(ek_node *node, FN(norm_loop) *t)
+{
+    if (ek_norm_report_room(node, t->plan->groups, &t->report) != EK_OK)
+        return EK_ERR_MEMORY;
+    for (int64_t g = 0; t->report && g < t->plan->groups; g++)
+        ek_norm_report(t->plan, t->saved, g, t->report);
+    return EK_OK;
+}
+
 static ek_status FN(normalize_forward)(ek_node *node)
 {
     const normalize_attributes *attr = node->attributes;
@@ -385,16 +495,22 @@ static ek_status FN(normalize_forward)(ek_node *node)
     if (!saved)
         return EK_ERR_MEMORY;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
-                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .center = attr->center};
+                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr, .center = attr->center};
     if (plan->numel == 0)
         return EK_OK;
     if (attr->mean) { /* the input's own statistics are looked at only to report them */
-        if (attr->stats && (FN(input_moments)(node, &t, saved) != EK_OK || ek_norm_report(node, saved) != EK_OK))
+        if (attr->stats && (FN(input_moments)(node, &t, saved) != EK_OK || FN(report)(node, &t) != EK_OK))
             return EK_ERR_MEMORY;
         FN(to_double)(attr->mean, plan->groups, saved->center);
         FN(to_double)(attr->var, plan->groups, saved->rstd);
         for (int64_t g = 0; g < plan->groups; g++)
             saved->rstd[g] = norm_rstd(saved->rstd[g], attr->eps);
+    } else if (!saved->mixed && norm_by_groups(plan)) {
+        if (ek_norm_report_room(node, plan->groups, &t.report) != EK_OK)
+            return EK_ERR_MEMORY;
+        ek_parallel_for(plan->groups, norm_grain((plan->numel + plan->groups - 1) / plan->groups),
+                        FN(forward_groups), &t);
+        return EK_OK;
     } else {
         if (FN(input_moments)(node, &t, saved) != EK_OK)
             return EK_ERR_MEMORY;
@@ -412,9 +528,10 @@ static ek_status FN(normalize_forward)(ek_node *node)
             if (ek_norm_mix(node, saved, logits[0], logits[1], running) != EK_OK)
                 return EK_ERR_MEMORY;
         } else {
-            if (ek_norm_report(node, saved) != EK_OK)
+            if (FN(report)(node, &t) != EK_OK)
                 return EK_ERR_MEMORY;
-            ek_norm_finish_forward(attr, saved);
+            for (int64_t g = 0; g < plan->groups; g++)
+                ek_norm_finish_forward(attr, saved, g);
         }
     }
     if (plan->columns) {
@@ -502,6 +619,44 @@ static ek_status FN(gradient_sums)(ek_node *node, FN(norm_loop) *t, norm_grads *
     return EK_OK;
 }
 
+/* dγ and dβ of runs that share γ, added up in the order of memory; t->sums holds Σ dy and Σ dy·x̂. */
+static void FN(add_run_sums)(const FN(norm_loop) *t, double *d_gamma, double *d_beta)
+{
+    for (int64_t r = 0; r < t->plan->n_runs; r++) {
+        const int64_t at = norm_affine_at(t->plan, r * t->plan->run);
+        d_gamma[at] += t->sums[r].product;
+        d_beta[at] += t->sums[r].plain;
+    }
+}
+
+/* The whole backward, group by group. */
+static ek_status FN(backward_by_groups)(ek_node *node, FN(norm_loop) *t, norm_work *work)
+{
+    const norm_plan *plan = t->plan;
+    t->grads = work->g;
+    t->dm = work->g.s1;
+    t->dv = work->g.s2;
+    t->group_chunk = norm_grain((plan->numel + plan->groups - 1) / plan->groups);
+    if (plan->vector_affine) {
+        const int64_t runs = (plan->n_runs + plan->groups - 1) / plan->groups;
+        const int64_t chunk = (ek_norm_vector_chunk(plan) + runs - 1) / runs;
+        t->group_chunk = chunk > t->group_chunk ? chunk : t->group_chunk;
+    }
+    const int64_t chunks = (plan->groups + t->group_chunk - 1) / t->group_chunk;
+    if (work->d_beta && plan->vector_affine)
+        t->affine_parts = ek_node_scratch(node, (size_t)(2 * chunks * plan->affine_groups) * sizeof(double));
+    else if (work->d_beta)
+        t->sums = ek_node_scratch(node, (size_t)plan->n_runs * sizeof *t->sums);
+    if (work->d_beta && !t->affine_parts && !t->sums)
+        return EK_ERR_MEMORY;
+    ek_parallel_for(plan->groups, t->group_chunk, FN(backward_groups), t);
+    if (t->sums)
+        FN(add_run_sums)(t, work->d_gamma, work->d_beta);
+    if (t->affine_parts)
+        ek_norm_add_vector_parts(plan, t->affine_parts, chunks, work->d_gamma, work->d_beta);
+    return EK_OK;
+}
+
 /* m, r, a = γ·r, b, c per column and batch of the statistics view. */
 static ek_status FN(dx_coefficients)(ek_node *node, FN(norm_loop) *t)
 {
@@ -537,14 +692,17 @@ static ek_status FN(normalize_backward)(ek_node *node)
     const norm_plan *plan = &attr->plan;
     const norm_saved *saved = node->saved;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .dy = ek_node_grad_out(node),
-                       .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1)};
+                       .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1), .attr = attr};
     void *d_weight = ek_node_grad_in(node, 1), *d_bias = ek_node_grad_in(node, 2);
     void *d_mean_weight = ek_node_grad_in(node, 3), *d_var_weight = ek_node_grad_in(node, 4);
     norm_work work;
     if (ek_norm_work_make(node, &work, d_weight || d_bias) != EK_OK)
         return EK_ERR_MEMORY;
     const bool own_statistics = !attr->mean;
-    if (plan->numel > 0) {
+    if (plan->numel > 0 && own_statistics && !saved->mixed && norm_by_groups(plan)) {
+        if (FN(backward_by_groups)(node, &t, &work) != EK_OK)
+            return EK_ERR_MEMORY;
+    } else if (plan->numel > 0) {
         if ((own_statistics || d_weight || d_bias) &&
             FN(gradient_sums)(node, &t, &work.g, work.d_gamma, work.d_beta) != EK_OK)
             return EK_ERR_MEMORY;

@@ -9,8 +9,14 @@
 enum {
     NORM_PIECE = 4096, /* elements reduced at a time: two passes over them stay in the first-level cache */
     COLUMN_BLOCK = 64, /* neighbouring columns reduced together */
-    COLUMN_ROWS = NORM_PIECE / COLUMN_BLOCK /* rows of such a block */
+    COLUMN_ROWS = NORM_PIECE / COLUMN_BLOCK, /* rows of such a block */
+    AFFINE_ROWS = 16,  /* rows whose shares of dγ and dβ are added up before they go to a table */
+    NORM_STRETCH = 64, /* elements stored past the caches at a time */
+    NORM_STREAM_BYTES = 1 << 24 /* results from this size on are: half of a usual last-level cache */
 };
+
+/* Sums of float products of this size are clear of float's smallest numbers. */
+#define NORM_FLOAT_LEAST 1e-30
 
 /* Batches of the statistics view that have different numbers of rows of group·inner elements (`outer`): they stand in
  * memory one after the other.  Memory of the tape. */
@@ -33,6 +39,7 @@ typedef struct norm_plan {
     const norm_ragged *ragged; /* NULL: every batch has stats.outer rows, which is 0 elsewhere */
     int64_t numel, groups;     /* groups of `stats` */
     bool columns;
+    bool contiguous; /* the elements of a group are one stretch of memory, group after group */
     int64_t run, n_runs;
     bool vector_affine;
     int64_t affine_groups; /* 0: no weight and no bias */
@@ -80,36 +87,63 @@ static inline int64_t norm_affine_at(const norm_plan *plan, int64_t p)
     return !plan->affine_groups ? 0 : plan->vector_affine ? p % plan->affine_groups : norm_group(plan->affine, p);
 }
 
-/* A walk over the runs of a group: row by row of its batch, run by run within the row. */
+/* K: elements of a group. */
+static inline int64_t norm_count(const norm_plan *plan, int64_t group)
+{
+    return norm_rows(plan, plan->ragged ? group / plan->stats.group : 0) * plan->stats.inner;
+}
+
+/* The affine group of the run at p, which follows a run of affine group `at`. */
+static inline int64_t norm_affine_next(const norm_plan *plan, int64_t at, int64_t p)
+{
+    if (plan->affine_groups <= 1)
+        return 0;
+    const int64_t next = plan->vector_affine ? at + plan->run : at + 1;
+    if (plan->vector_affine || plan->affine.inner == plan->run)
+        return next == plan->affine_groups ? 0 : next;
+    return norm_affine_at(plan, p);
+}
+
+/* A walk over the runs of a group, stretch by stretch of contiguous memory. */
 typedef struct norm_walk {
-    int64_t row, rows, start, stop, stride; /* [start, stop): what is left of the row; to the next one of the group */
-    int64_t affine;
+    int64_t stretches;           /* still to come, this one included; 0: the end */
+    int64_t start, stop, stride; /* what is left of this stretch; from one stretch to the next */
+    int64_t affine;              /* affine group of the run at `start` */
 } norm_walk;
 
 static inline norm_walk norm_walk_of(const norm_plan *plan, int64_t group)
 {
     const ek_view v = plan->stats;
-    const int64_t batch = group / v.group;
-    const int64_t start = (norm_first_row(plan, batch) * v.group + group % v.group) * v.inner;
-    return (norm_walk){.rows = norm_rows(plan, batch), .start = start, .stop = start + v.inner,
-                       .stride = v.group * v.inner, .affine = norm_affine_at(plan, start)};
+    const int64_t batch = v.group == 1 ? group : group / v.group, row = v.group * v.inner;
+    const int64_t rows = norm_rows(plan, batch), start = norm_first_row(plan, batch) * row + (group - batch * v.group) * v.inner;
+    const int64_t stretch = plan->contiguous ? rows * v.inner : v.inner;
+    return (norm_walk){.stretches = rows == 0 ? 0 : plan->contiguous ? 1 : rows, .start = start,
+                       .stop = start + stretch, .stride = row, .affine = norm_affine_at(plan, start)};
+}
+
+/* The walk of the group after the one that `at` has come to the end of. */
+static inline norm_walk norm_walk_after(const norm_plan *plan, norm_walk at, int64_t group)
+{
+    if (!plan->contiguous || plan->ragged)
+        return norm_walk_of(plan, group);
+    at.stretches = 1;
+    at.stop = at.start + norm_count(plan, group);
+    return at;
 }
 
 static inline void norm_walk_on(const norm_plan *plan, norm_walk *at)
 {
     at->start += plan->run;
     if (at->start == at->stop) {
-        at->row++;
-        at->stop += at->stride;
-        at->start = at->stop - plan->stats.inner;
+        at->stretches--;
+        if (!plan->contiguous) {
+            at->start += at->stride - plan->stats.inner;
+            at->stop += at->stride;
+            at->affine = at->stretches ? norm_affine_at(plan, at->start) : 0;
+            return;
+        }
     }
-    at->affine = at->row < at->rows ? norm_affine_at(plan, at->start) : 0;
-}
-
-/* K: elements of a group. */
-static inline int64_t norm_count(const norm_plan *plan, int64_t group)
-{
-    return norm_rows(plan, plan->ragged ? group / plan->stats.group : 0) * plan->stats.inner;
+    at->affine = norm_affine_next(plan, at->affine, at->start);
 }
 
 /* (count, mean, sum of squared deviations) of a part of a group. */
@@ -206,8 +240,10 @@ static inline norm_tile norm_tile_at(int64_t q, const norm_plan *plan, const nor
  * share out, and small enough. */
 static inline bool norm_by_groups(const norm_plan *plan)
 {
-    enum { FEW_GROUPS = 8, LARGE_GROUP = 1 << 20 };
+    enum { FEW_GROUPS = 8, LARGE_GROUP = 1 << 20, LARGE_TENSOR = 1 << 24 };
+    /* Stretches far from each other are read faster in the order of memory, twice, while the tensor fits a cache. */
     return !plan->columns && (plan->groups >= FEW_GROUPS || plan->numel <= EK_GRAIN) &&
+           (plan->contiguous || plan->ragged || plan->numel > LARGE_TENSOR || plan->numel <= EK_GRAIN) &&
            plan->numel / plan->groups <= LARGE_GROUP;
 }
 
@@ -229,6 +265,11 @@ void ek_norm_merge_moments(const norm_plan *plan, const norm_split *split, const
 typedef struct norm_sums {
     double plain, product;
 } norm_sums;
+
+/* x̂ = ((float)x − (float)M)·r + lo of a row. */
+typedef struct norm_row {
+    double center, rstd, lo;
+} norm_row;
 
 /* Σ γ·dy and Σ γ·dy·(x − M) of each run to its statistics group, and the chunks of dγ, dβ added up in order.  `single`:
  * the runs subtracted M rounded to float. */

@@ -106,6 +106,7 @@ ek_status ek_norm_plan_make(norm_plan *plan, ek_tape *tape, int64_t numel, const
         return EK_OK;
 
     plan->columns = stats.inner == 1 && stats.group > 1;
+    plan->contiguous = stats.group == 1 || (stats.outer == 1 && !plan->ragged);
     bool walkable;
     if (plan->columns) {
         plan->run = stats.group;

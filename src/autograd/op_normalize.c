@@ -10,183 +10,7 @@
  */
 #ifdef REAL
 
-/* ---- forward kernels --------------------------------------------------------------------------------------------- */
-
-/* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements in two passes; without `center` the mean is 0.  Summed
- * as differences from the first element, so that the variance of equal elements is exactly 0 in every type. */
-EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
-{
-    norm_moments out = {0, 0};
-    double sum[EK_LANES] = {0}, square[EK_LANES] = {0};
-    const int64_t body = n - n % EK_LANES;
-    if (center) {
-        const double first = (double)x[0];
-        for (int64_t i = 0; i < body; i += EK_LANES)
-            for (int l = 0; l < EK_LANES; l++)
-                sum[l] += (double)x[i + l] - first;
-        for (int64_t i = body; i < n; i++)
-            sum[i - body] += (double)x[i] - first;
-        out.mean = first + ek_fold_lanes(sum) / (double)n;
-    }
-    const double mean = out.mean;
-    for (int64_t i = 0; i < body; i += EK_LANES)
-        for (int l = 0; l < EK_LANES; l++) {
-            double d = (double)x[i + l] - mean;
-            square[l] += d * d;
-        }
-    for (int64_t i = body; i < n; i++) {
-        double d = (double)x[i] - mean;
-        square[i - body] += d * d;
-    }
-    out.m2 = ek_fold_lanes(square);
-    return out;
-}
-
-/* The same for each of `columns` ≤ COLUMN_BLOCK neighbouring columns of `rows` rows that stand `stride` apart. */
-EK_KERNEL static void FN(norm_column_moments)(int64_t rows, int64_t columns, int64_t stride, const REAL *x, bool center,
-                                              norm_moments *out)
-{
-    double sum[COLUMN_BLOCK] = {0}, square[COLUMN_BLOCK] = {0};
-    if (center)
-        for (int64_t r = 1; r < rows; r++)
-            for (int64_t c = 0; c < columns; c++)
-                sum[c] += (double)x[r * stride + c] - (double)x[c];
-    for (int64_t c = 0; c < columns; c++)
-        sum[c] = center ? (double)x[c] + sum[c] / (double)rows : 0;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c++) {
-            double d = (double)x[r * stride + c] - sum[c];
-            square[c] += d * d;
-        }
-    for (int64_t c = 0; c < columns; c++)
-        out[c] = (norm_moments){sum[c], square[c]};
-}
-
-/* y = (x − M)·a + b; x, y: [n]. */
-EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, REAL center, REAL a, REAL b)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - center) * a + b;
-}
-
-/* y = ((x − M)·r + lo)·γ + β; x, y, γ, β: [n], γ and β may be NULL. */
-EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, REAL center, REAL rstd, REAL lo,
-                                            const REAL *gamma, const REAL *beta)
-{
-    if (gamma && beta)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = ((x[i] - center) * rstd + lo) * gamma[i] + beta[i];
-    else if (gamma)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = ((x[i] - center) * rstd + lo) * gamma[i];
-    else
-        for (int64_t i = 0; i < n; i++)
-            y[i] = ((x[i] - center) * rstd + lo) + beta[i];
-}
-
-/* y = (x − M)·a + b with a group per column; x, y, center, a, b: [n]. */
-EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, const REAL *center, const REAL *a,
-                                             const REAL *b)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - center[i]) * a[i] + b[i];
-}
-
-/* ---- backward kernels -------------------------------------------------------------------------------------------- */
-
-/* Σ dy and Σ dy·(x − M) over n ≤ NORM_PIECE elements. */
-EK_KERNEL static norm_sums FN(norm_sums_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL center)
-{
-    double plain[EK_LANES] = {0}, product[EK_LANES] = {0};
-    const int64_t body = n - n % EK_LANES;
-    for (int64_t i = 0; i < body; i += EK_LANES)
-        for (int l = 0; l < EK_LANES; l++) {
-            double d = (double)dy[i + l];
-            plain[l] += d;
-            product[l] += d * (double)(x[i + l] - center);
-        }
-    for (int64_t i = body; i < n; i++) {
-        double d = (double)dy[i];
-        plain[i - body] += d;
-        product[i - body] += d * (double)(x[i] - center);
-    }
-    return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};
-}
-
-/* Σ γ·dy and Σ γ·dy·(x − M) over n elements along which γ varies; and, where d_beta is not NULL, d_beta += dy and
- * d_gamma += dy·x̂ with x̂ = (x − M)·r + lo.  x, dy, gamma (may be NULL), d_gamma, d_beta: [n]. */
-EK_KERNEL static norm_sums FN(norm_sums_vector)(int64_t n, const REAL *x, const REAL *dy, REAL center, double rstd,
-                                                double lo, const REAL *gamma, double *d_gamma, double *d_beta)
-{
-    double plain[EK_LANES] = {0}, product[EK_LANES] = {0};
-    const int64_t body = n - n % EK_LANES;
-    for (int64_t i = 0; i < n; i += EK_LANES) {
-        const int width = i < body ? EK_LANES : (int)(n - body);
-        for (int l = 0; l < width; l++) {
-            double g = (double)dy[i + l] * (gamma ? (double)gamma[i + l] : 1);
-            plain[l] += g;
-            product[l] += g * (double)(x[i + l] - center);
-        }
-    }
-    if (d_beta)
-        for (int64_t i = 0; i < n; i++) {
-            d_beta[i] += (double)dy[i];
-            d_gamma[i] += (double)dy[i] * ((double)(x[i] - center) * rstd + lo);
-        }
-    return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};
-}
-
-/* Σ dy and Σ dy·(x − M) for each of `columns` ≤ COLUMN_BLOCK columns.  center: [columns]. */
-EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64_t stride, const REAL *x,
-                                            const REAL *dy, const REAL *center, norm_sums *out)
-{
-    double plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c++) {
-            double d = (double)dy[r * stride + c];
-            plain[c] += d;
-            product[c] += d * (double)(x[r * stride + c] - center[c]);
-        }
-    for (int64_t c = 0; c < columns; c++)
-        out[c] = (norm_sums){plain[c], product[c]};
-}
-
-/* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b ~ r stays in range where r² would not.  x is NULL where nothing flows
- * through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
-EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
-                                         REAL a, REAL b, REAL c)
-{
-    if (x)
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = a * dy[i] + (b * ((x[i] - mean) * rstd) + c);
-    else
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = a * dy[i];
-}
-
-/* dx = r·γ·dy + b·x̂ + c; x, dy, dx, gamma: [n]. */
-EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
-                                         const REAL *gamma, REAL b, REAL c)
-{
-    if (x)
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = rstd * gamma[i] * dy[i] + (b * ((x[i] - mean) * rstd) + c);
-    else
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = rstd * gamma[i] * dy[i];
-}
-
-/* dx = a·dy + b·x̂ + c with a group per column; all [n]. */
-EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, const REAL *mean,
-                                          const REAL *rstd, const REAL *a, const REAL *b, const REAL *c)
-{
-    if (x)
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = a[i] * dy[i] + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
-    else
-        for (int64_t i = 0; i < n; i++)
-            dx[i] = a[i] * dy[i];
-}
+#include "normalize_kernels.h"
 
 /* ---- loops over pieces, runs and rows ---------------------------------------------------------------------------- */
 
@@ -197,7 +21,7 @@ typedef struct {
     const REAL *x, *dy, *gamma, *beta;
     REAL *out; /* y or dx */
     const normalize_attributes *attr;
-    bool center;
+    bool center, stream;
     double *report; /* the statistics for whoever asked, or NULL */
     norm_grads grads;
     int64_t group_chunk; /* groups of one chunk of the loop over groups */
@@ -246,7 +70,7 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
     for (int64_t p = begin; p < end; p++) {
         norm_piece piece = norm_piece_at(p, &t->split);
         REAL center = (REAL)t->saved->center[norm_stats_group(t->plan, piece.start)];
-        t->sums[p] = FN(norm_sums_scalar)(piece.n, t->x + piece.start, t->dy + piece.start, center);
+        t->sums[p] = FN(norm_sums_of)(piece.n, t->x + piece.start, t->dy + piece.start, center, NULL);
     }
 }
 
@@ -258,11 +82,11 @@ static void FN(apply_run)(const FN(norm_loop) *t, int64_t start, int64_t group, 
     double lo = ((double)(REAL)center - center) * rstd;
     if (plan->vector_affine) {
         FN(norm_apply_vector)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
-                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL);
+                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL, t->stream);
     } else {
         double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
         FN(norm_apply_scalar)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)(gamma * rstd),
-                              (REAL)(gamma * lo + beta));
+                              (REAL)(gamma * lo + beta), t->stream);
     }
 }
 
@@ -273,27 +97,42 @@ static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
         const int64_t start = r * t->plan->run;
         FN(apply_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
     }
+    if (t->stream)
+        ek_stream_fence();
 }
 
-/* Σ dy and Σ dy·(x − M) of the run at `start`, both times γ where it varies along the run, which then also adds to the
- * tables of dγ and dβ (NULL: not wanted). */
-static norm_sums FN(run_sums)(const FN(norm_loop) *t, int64_t start, int64_t group, int64_t at, double *d_gamma,
-                              double *d_beta)
+/* Σ dy and Σ dy·(x − M) of the run at `start`, both times γ where it varies along the run. */
+static norm_sums FN(run_sums)(const FN(norm_loop) *t, int64_t start, int64_t group, int64_t at)
 {
-    const norm_plan *plan = t->plan;
-    const double center = t->saved->center[group], rstd = t->saved->rstd[group];
-    if (plan->vector_affine)
-        return FN(norm_sums_vector)(plan->run, t->x + start, t->dy + start, (REAL)center, rstd,
-                                    ((double)(REAL)center - center) * rstd, t->gamma ? t->gamma + at : NULL,
-                                    d_gamma ? d_gamma + at : NULL, d_beta ? d_beta + at : NULL);
+    const int64_t run = t->plan->run;
+    const REAL center = (REAL)t->saved->center[group], *gamma = t->plan->vector_affine ? t->gamma : NULL;
     norm_sums total = {0, 0};
-    for (int64_t done = 0; done < plan->run; done += NORM_PIECE) {
-        const int64_t n = plan->run - done < NORM_PIECE ? plan->run - done : NORM_PIECE;
-        norm_sums part = FN(norm_sums_scalar)(n, t->x + start + done, t->dy + start + done, (REAL)center);
+    for (int64_t done = 0; done < run; done += NORM_PIECE) {
+        const int64_t n = run - done < NORM_PIECE ? run - done : NORM_PIECE, i = start + done;
+        norm_sums part = FN(norm_sums_of)(n, t->x + i, t->dy + i, center, gamma ? gamma + at + done : NULL);
         total.plain += part.plain;
         total.product += part.product;
     }
     return total;
+}
+
+/* Adds what the runs first … first + n − 1, along which γ varies, give to dγ and dβ. */
+static void FN(add_affine)(const FN(norm_loop) *t, int64_t first, int64_t n, double *d_gamma, double *d_beta)
+{
+    const norm_plan *plan = t->plan;
+    const int64_t most = plan->run == plan->affine_groups ? AFFINE_ROWS : 1; /* rows below each other */
+    for (int64_t r = first; r < first + n;) {
+        const int64_t rows = first + n - r < most ? first + n - r : most, at = norm_affine_at(plan, r * plan->run);
+        norm_row row[AFFINE_ROWS];
+        for (int64_t k = 0; k < rows; k++) {
+            const int64_t group = norm_stats_group(plan, (r + k) * plan->run);
+            const double center = t->saved->center[group], rstd = t->saved->rstd[group];
+            row[k] = (norm_row){center, rstd, ((double)(REAL)center - center) * rstd};
+        }
+        FN(norm_affine_rows)(rows, plan->run, t->x + r * plan->run, t->dy + r * plan->run, row, d_gamma + at,
+                             d_beta + at);
+        r += rows;
+    }
 }
 
 /* Chunk k takes vector_chunk runs and has sums of its own for dγ and dβ. */
@@ -302,16 +141,17 @@ static void FN(sums_vector_chunks)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const norm_plan *plan = t->plan;
     for (int64_t k = begin; k < end; k++) {
-        double *d_gamma = t->affine_parts ? t->affine_parts + 2 * k * plan->affine_groups : NULL;
-        double *d_beta = d_gamma ? d_gamma + plan->affine_groups : NULL;
-        int64_t last = (k + 1) * t->vector_chunk < plan->n_runs ? (k + 1) * t->vector_chunk : plan->n_runs;
-        if (d_gamma)
-            memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
-        for (int64_t r = k * t->vector_chunk; r < last; r++) {
+        const int64_t first = k * t->vector_chunk;
+        const int64_t n = plan->n_runs - first < t->vector_chunk ? plan->n_runs - first : t->vector_chunk;
+        for (int64_t r = first; r < first + n; r++) {
             const int64_t start = r * plan->run;
-            t->sums[r] = FN(run_sums)(t, start, norm_stats_group(plan, start), norm_affine_at(plan, start), d_gamma,
-                                      d_beta);
+            t->sums[r] = FN(run_sums)(t, start, norm_stats_group(plan, start), norm_affine_at(plan, start));
         }
+        if (!t->affine_parts)
+            continue;
+        double *d_gamma = t->affine_parts + 2 * k * plan->affine_groups;
+        memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
+        FN(add_affine)(t, first, n, d_gamma, d_gamma + plan->affine_groups);
     }
 }
 
@@ -324,11 +164,12 @@ static void FN(dx_run)(const FN(norm_loop) *t, int64_t start, int64_t group, int
     double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
     const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start;
     if (plan->vector_affine && t->gamma) {
-        FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, t->gamma + at, (REAL)b, (REAL)c);
+        FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, t->gamma + at, (REAL)b, (REAL)c,
+                           t->stream);
     } else {
         double gamma = t->gamma ? (double)t->gamma[at] : 1;
         FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd), (REAL)b,
-                           (REAL)c);
+                           (REAL)c, t->stream);
     }
 }
 
@@ -339,22 +180,21 @@ static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
         const int64_t start = r * t->plan->run;
         FN(dx_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
     }
+    if (t->stream)
+        ek_stream_fence();
 }
 
 /* ---- loops over groups: all passes over one while it is in a cache ------------------------------------------------ */
 
 /* m and Σ (x − m)² of a group, in the order of memory. */
-static void FN(group_moments)(const FN(norm_loop) *t, int64_t g)
+static void FN(group_moments)(const FN(norm_loop) *t, int64_t g, norm_walk at)
 {
-    const ek_view v = t->plan->stats;
-    const int64_t batch = g / v.group, rows = norm_rows(t->plan, batch);
-    const REAL *x = t->x + (norm_first_row(t->plan, batch) * v.group + g % v.group) * v.inner;
     norm_moments total = {0, 0};
     int64_t count = 0;
-    for (int64_t row = 0; row < rows; row++, x += v.group * v.inner)
-        for (int64_t done = 0; done < v.inner; done += NORM_PIECE) {
-            const int64_t n = v.inner - done < NORM_PIECE ? v.inner - done : NORM_PIECE;
-            norm_moments part = FN(norm_moments_of)(n, x + done, t->center);
+    for (; at.stretches; at.stretches--, at.start += at.stride, at.stop += at.stride)
+        for (int64_t start = at.start; start < at.stop; start += NORM_PIECE) {
+            const int64_t n = at.stop - start < NORM_PIECE ? at.stop - start : NORM_PIECE;
+            norm_moments part = FN(norm_moments_of)(n, t->x + start, t->center);
             if (count == 0)
                 total = part;
             else
@@ -368,47 +208,72 @@ static void FN(group_moments)(const FN(norm_loop) *t, int64_t g)
 static void FN(forward_groups)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
+    norm_walk at = norm_walk_of(t->plan, begin);
     for (int64_t g = begin; g < end; g++) {
-        FN(group_moments)(t, g);
+        FN(group_moments)(t, g, at);
         if (t->report)
             ek_norm_report(t->plan, t->saved, g, t->report);
         ek_norm_finish_forward(t->attr, t->saved, g);
-        for (norm_walk at = norm_walk_of(t->plan, g); at.row < at.rows; norm_walk_on(t->plan, &at))
+        for (; at.stretches; norm_walk_on(t->plan, &at))
             FN(apply_run)(t, at.start, g, at.affine);
+        if (g + 1 < end)
+            at = norm_walk_after(t->plan, at, g + 1);
     }
+    if (t->stream)
+        ek_stream_fence();
 }
 
-/* Sums, finish and dx of groups; what runs give to dγ and dβ is added up afterwards, from t->sums, or, where γ varies
- * along the runs, goes to this chunk's own tables. */
+/* s1 and s2 of a group; what its runs give to dγ and dβ is noted in t->sums, where that is wanted. */
+static void FN(group_sums)(const FN(norm_loop) *t, int64_t g, norm_walk at)
+{
+    const norm_plan *plan = t->plan;
+    const double center = t->saved->center[g], remainder = (double)(REAL)center - center, rstd = t->saved->rstd[g];
+    double s1 = 0, s2 = 0;
+    for (; at.stretches; norm_walk_on(plan, &at)) {
+        norm_sums sums = FN(run_sums)(t, at.start, g, at.affine);
+        sums.product = (sums.product + sums.plain * remainder) * rstd; /* Σ dy·x̂ */
+        const double gamma = t->gamma && !plan->vector_affine ? (double)t->gamma[at.affine] : 1;
+        s1 += gamma * sums.plain;
+        s2 += gamma * sums.product;
+        if (t->sums)
+            t->sums[at.start / plan->run] = sums;
+    }
+    t->grads.s1[g] = s1;
+    t->grads.s2[g] = s2;
+}
+
+/* Sums, finish and dx of groups.  Where γ varies along the runs, this chunk has tables of its own for dγ and dβ. */
 static void FN(backward_groups)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
     const norm_plan *plan = t->plan;
-    double *d_gamma = NULL, *d_beta = NULL;
+    double *d_gamma = NULL;
     if (t->affine_parts) {
         d_gamma = t->affine_parts + 2 * (begin / t->group_chunk) * plan->affine_groups;
-        d_beta = d_gamma + plan->affine_groups;
         memset(d_gamma, 0, (size_t)(2 * plan->affine_groups) * sizeof *d_gamma);
     }
+    norm_walk at = norm_walk_of(plan, begin);
+    int64_t added = at.start / plan->run; /* runs before this one have given their share */
     for (int64_t g = begin; g < end; g++) {
-        const double center = t->saved->center[g], remainder = (double)(REAL)center - center;
-        double s1 = 0, s2 = 0;
-        for (norm_walk at = norm_walk_of(plan, g); at.row < at.rows; norm_walk_on(plan, &at)) {
-            norm_sums sums = FN(run_sums)(t, at.start, g, at.affine, d_gamma, d_beta);
-            sums.product = (sums.product + sums.plain * remainder) * t->saved->rstd[g]; /* Σ dy·x̂ */
-            const double gamma = t->gamma && !plan->vector_affine ? (double)t->gamma[at.affine] : 1;
-            s1 += gamma * sums.plain;
-            s2 += gamma * sums.product;
-            if (t->sums)
-                t->sums[at.start / plan->run] = sums;
-        }
-        t->grads.s1[g] = s1;
-        t->grads.s2[g] = s2;
+        FN(group_sums)(t, g, at);
         ek_norm_finish_group(t->attr, t->saved, &t->grads, g);
         ek_norm_share_group(t->attr, &t->grads, g);
-        for (norm_walk at = norm_walk_of(plan, g); t->out && at.row < at.rows; norm_walk_on(plan, &at))
-            FN(dx_run)(t, at.start, g, at.affine);
+        for (; at.stretches; norm_walk_on(plan, &at)) {
+            if (t->out)
+                FN(dx_run)(t, at.start, g, at.affine);
+            if (d_gamma && !plan->contiguous)
+                FN(add_affine)(t, at.start / plan->run, 1, d_gamma, d_gamma + plan->affine_groups);
+        }
+        const int64_t done = at.start / plan->run;
+        if (d_gamma && plan->contiguous && (done - added >= AFFINE_ROWS || g + 1 == end)) {
+            FN(add_affine)(t, added, done - added, d_gamma, d_gamma + plan->affine_groups);
+            added = done;
+        }
+        if (g + 1 < end)
+            at = norm_walk_after(plan, at, g + 1);
     }
+    if (t->stream)
+        ek_stream_fence();
 }
 
 static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
@@ -495,7 +360,8 @@ static ek_status FN(normalize_forward)(ek_node *node)
     if (!saved)
         return EK_ERR_MEMORY;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
-                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr, .center = attr->center};
+                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr, .center = attr->center,
+                       .stream = plan->numel >= NORM_STREAM_BYTES / (int64_t)sizeof(REAL)};
     if (plan->numel == 0)
         return EK_OK;
     if (attr->mean) { /* the input's own statistics are looked at only to report them */
@@ -692,7 +558,8 @@ static ek_status FN(normalize_backward)(ek_node *node)
     const norm_plan *plan = &attr->plan;
     const norm_saved *saved = node->saved;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .dy = ek_node_grad_out(node),
-                       .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1), .attr = attr};
+                       .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1), .attr = attr,
+                       .stream = plan->numel >= NORM_STREAM_BYTES / (int64_t)sizeof(REAL)};
     void *d_weight = ek_node_grad_in(node, 1), *d_bias = ek_node_grad_in(node, 2);
     void *d_mean_weight = ek_node_grad_in(node, 3), *d_var_weight = ek_node_grad_in(node, 4);
     norm_work work;

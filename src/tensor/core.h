@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <string.h>
 
 /* Kernels marked so are compiled for baseline x86-64, v3 (AVX2, FMA) and v4 (AVX-512) from the same source, and the
  * dynamic linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it.  For static functions whose
@@ -29,6 +30,38 @@ static inline double ek_fold_lanes(double lane[EK_LANES])
             lane[l] += lane[l + half];
     return lane[0];
 }
+
+/* Stores past the caches, for what is too large to be found there again.  ek_stream_store copies a multiple of 16 bytes, from a
+ * 16-byte boundary to one that ek_may_stream has accepted; ek_stream_fence before other threads may read it. */
+#ifdef __SSE2__
+#include <emmintrin.h>
+static inline bool ek_may_stream(const void *to)
+{
+    return (uintptr_t)to % EK_ALIGNMENT == 0;
+}
+static inline void ek_stream_store(void *to, const void *from, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += sizeof(__m128i))
+        _mm_stream_si128((__m128i *)((char *)to + at), _mm_load_si128((const __m128i *)((const char *)from + at)));
+}
+static inline void ek_stream_fence(void)
+{
+    _mm_sfence();
+}
+#else
+static inline bool ek_may_stream(const void *to)
+{
+    (void)to;
+    return true;
+}
+static inline void ek_stream_store(void *to, const void *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+}
+static inline void ek_stream_fence(void)
+{
+}
+#endif
 
 /* ---- memory (alloc.c) ------------------------------------------------------------------------------------------- */
 /* 64-byte aligned, not cleared; bytes = 0 gives a valid pointer.  NULL after ek_fail(EK_ERR_MEMORY, …). */

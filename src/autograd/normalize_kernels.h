@@ -1,0 +1,221 @@
+/* The arithmetic of every norm, forward and backward, over stretches of memory; to be included in the part of
+ * op_normalize.c that is compiled per float type, hence no include guard. */
+
+/* out[i] = VALUE for i = 0 … n−1.  `stream`: past the caches, where what is written is too large to stay in them: by
+ * stretches made in a small buffer and stored whole. */
+#define NORM_STORE(n, out, stream, VALUE)                                                                              \
+    do {                                                                                                               \
+        int64_t i = 0;                                                                                                 \
+        if (stream) {                                                                                                  \
+            _Alignas(EK_ALIGNMENT) REAL buffer[NORM_STRETCH];                                                          \
+            for (; i < (n) && !ek_may_stream((out) + i); i++)                                                          \
+                (out)[i] = VALUE;                                                                                      \
+            for (int64_t stop; (stop = i + NORM_STRETCH) <= (n);) {                                                    \
+                REAL *to = (out) + i;                                                                                  \
+                for (int k = 0; k < NORM_STRETCH; k++, i++)                                                            \
+                    buffer[k] = VALUE;                                                                                 \
+                ek_stream_store(to, buffer, sizeof buffer);                                                                  \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (; i < (n); i++)                                                                                           \
+            (out)[i] = VALUE;                                                                                          \
+    } while (0)
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements; without `center` the mean is 0.  All is summed over
+ * d = x − x₀ in double, so equal elements have a variance of exactly 0.  float32 takes one pass, Σ (x − mean)² =
+ * Σ d² − (Σ d)²/n: no element is further than √n standard deviations from the mean, so Σ d² ≤ n·Σ (x − mean)² and the
+ * difference loses at most log₂ n of double's 53 bits, whatever x₀ is.  float64 has none to lose: two passes. */
+EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
+{
+    double sum[EK_LANES] = {0}, square[EK_LANES] = {0};
+    const int64_t body = n - n % EK_LANES;
+    const double first = center ? (double)x[0] : 0;
+    for (int64_t i = 0; i < n; i += EK_LANES) {
+        const int width = i < body ? EK_LANES : (int)(n - body);
+        for (int l = 0; l < width; l++) {
+            const double d = (double)x[i + l] - first;
+            sum[l] += d;
+            if (REAL_IS_F32)
+                square[l] += d * d;
+        }
+    }
+    const double s = center ? ek_fold_lanes(sum) : 0, mean = first + s / (double)n;
+    if (REAL_IS_F32) {
+        const double m2 = ek_fold_lanes(square) - s * (s / (double)n);
+        return (norm_moments){mean, m2 > 0 || isnan(m2) ? m2 : 0};
+    }
+    for (int64_t i = 0; i < n; i += EK_LANES) {
+        const int width = i < body ? EK_LANES : (int)(n - body);
+        for (int l = 0; l < width; l++) {
+            const double d = (double)x[i + l] - mean;
+            square[l] += d * d;
+        }
+    }
+    return (norm_moments){mean, ek_fold_lanes(square)};
+}
+
+/* The same for each of `columns` ≤ COLUMN_BLOCK neighbouring columns of `rows` rows that stand `stride` apart. */
+EK_KERNEL static void FN(norm_column_moments)(int64_t rows, int64_t columns, int64_t stride, const REAL *x, bool center,
+                                              norm_moments *out)
+{
+    double sum[COLUMN_BLOCK] = {0}, square[COLUMN_BLOCK] = {0};
+    if (center)
+        for (int64_t r = 1; r < rows; r++)
+            for (int64_t c = 0; c < columns; c++)
+                sum[c] += (double)x[r * stride + c] - (double)x[c];
+    for (int64_t c = 0; c < columns; c++)
+        sum[c] = center ? (double)x[c] + sum[c] / (double)rows : 0;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++) {
+            double d = (double)x[r * stride + c] - sum[c];
+            square[c] += d * d;
+        }
+    for (int64_t c = 0; c < columns; c++)
+        out[c] = (norm_moments){sum[c], square[c]};
+}
+
+/* y = (x − M)·a + b; x, y: [n]. */
+EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, REAL center, REAL a, REAL b, bool stream)
+{
+    NORM_STORE(n, y, stream, (x[i] - center) * a + b);
+}
+
+/* y = ((x − M)·r + lo)·γ + β; x, y, γ, β: [n], γ and β may be NULL. */
+EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, REAL center, REAL rstd, REAL lo,
+                                            const REAL *gamma, const REAL *beta, bool stream)
+{
+    if (gamma && beta)
+        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i] + beta[i]);
+    else if (gamma)
+        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i]);
+    else
+        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) + beta[i]);
+}
+
+/* y = (x − M)·a + b with a group per column; x, y, center, a, b: [n]. */
+EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, const REAL *center, const REAL *a,
+                                             const REAL *b)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - center[i]) * a[i] + b[i];
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
+
+/* Σ γ·dy and Σ γ·dy·(x − M) over n ≤ NORM_PIECE elements, γ ≡ 1 where it is NULL; terms, and sums of eight of them, are
+ * of type ACC, the sums of those in double. */
+#define NORM_SUMS(NAME, ACC)                                                                                           \
+    EK_KERNEL static norm_sums FN(NAME)(int64_t n, const REAL *x, const REAL *dy, REAL center, const REAL *gamma)      \
+    {                                                                                                                  \
+        double plain[EK_LANES] = {0}, product[EK_LANES] = {0};                                                         \
+        for (int64_t begin = 0; begin < n; begin += 8 * EK_LANES) {                                                    \
+            const int64_t end = n - begin < 8 * EK_LANES ? n : begin + 8 * EK_LANES;                                   \
+            const int64_t body = end - (end - begin) % EK_LANES;                                                       \
+            ACC short_plain[EK_LANES] = {0}, short_product[EK_LANES] = {0};                                            \
+            for (int64_t i = begin; i < body; i += EK_LANES)                                                           \
+                for (int l = 0; l < EK_LANES; l++) {                                                                   \
+                    const ACC g = gamma ? (ACC)gamma[i + l] * (ACC)dy[i + l] : (ACC)dy[i + l];                         \
+                    short_plain[l] += g;                                                                               \
+                    short_product[l] += g * (ACC)(x[i + l] - center);                                                  \
+                }                                                                                                      \
+            for (int64_t i = body; i < end; i++) {                                                                     \
+                const ACC g = gamma ? (ACC)gamma[i] * (ACC)dy[i] : (ACC)dy[i];                                         \
+                short_plain[i - body] += g;                                                                            \
+                short_product[i - body] += g * (ACC)(x[i] - center);                                                   \
+            }                                                                                                          \
+            for (int l = 0; l < EK_LANES; l++) {                                                                       \
+                plain[l] += (double)short_plain[l];                                                                    \
+                product[l] += (double)short_product[l];                                                                \
+            }                                                                                                          \
+        }                                                                                                              \
+        return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};                                              \
+    }
+NORM_SUMS(norm_sums_short, REAL)
+#if REAL_IS_F32
+NORM_SUMS(norm_sums_wide, double)
+#endif
+
+/* The same in double throughout where float's range was left, or its smallest numbers reached. */
+static norm_sums FN(norm_sums_of)(int64_t n, const REAL *x, const REAL *dy, REAL center, const REAL *gamma)
+{
+    const norm_sums sums = FN(norm_sums_short)(n, x, dy, center, gamma);
+#if REAL_IS_F32
+    const double size = fabs(sums.product);
+    if (!(size >= NORM_FLOAT_LEAST && size <= FLT_MAX && fabs(sums.plain) <= FLT_MAX))
+        return FN(norm_sums_wide)(n, x, dy, center, gamma);
+#endif
+    return sums;
+}
+
+/* dβ += dy and dγ += dy·x̂, x̂ = (x − M)·r + lo, of `rows` ≤ AFFINE_ROWS rows of n elements, each with its own M, r, lo;
+ * x, dy: [rows][n], d_gamma, d_beta: [n]. */
+EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *x, const REAL *dy,
+                                           const norm_row *row, double *d_gamma, double *d_beta)
+{
+    for (int64_t at = 0; at < n; at += COLUMN_BLOCK) {
+        const int width = n - at < COLUMN_BLOCK ? (int)(n - at) : COLUMN_BLOCK;
+        REAL plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
+        for (int64_t r = 0; r < rows; r++) {
+            const REAL *xr = x + r * n + at, *dyr = dy + r * n + at;
+            const REAL center = (REAL)row[r].center, rstd = (REAL)row[r].rstd, lo = (REAL)row[r].lo;
+            for (int c = 0; c < width; c++) {
+                plain[c] += dyr[c];
+                product[c] += dyr[c] * ((xr[c] - center) * rstd + lo);
+            }
+        }
+        for (int c = 0; c < width; c++) {
+            d_beta[at + c] += (double)plain[c];
+            d_gamma[at + c] += (double)product[c];
+        }
+    }
+}
+
+/* Σ dy and Σ dy·(x − M) for each of `columns` ≤ COLUMN_BLOCK columns.  center: [columns]. */
+EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64_t stride, const REAL *x,
+                                            const REAL *dy, const REAL *center, norm_sums *out)
+{
+    double plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++) {
+            double d = (double)dy[r * stride + c];
+            plain[c] += d;
+            product[c] += d * (double)(x[r * stride + c] - center[c]);
+        }
+    for (int64_t c = 0; c < columns; c++)
+        out[c] = (norm_sums){plain[c], product[c]};
+}
+
+/* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b ~ r stays in range where r² would not.  x is NULL where nothing flows
+ * through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
+EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
+                                         REAL a, REAL b, REAL c, bool stream)
+{
+    if (x)
+        NORM_STORE(n, dx, stream, a * dy[i] + (b * ((x[i] - mean) * rstd) + c));
+    else
+        NORM_STORE(n, dx, stream, a * dy[i]);
+}
+
+/* dx = r·γ·dy + b·x̂ + c; x, dy, dx, gamma: [n]. */
+EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
+                                         const REAL *gamma, REAL b, REAL c, bool stream)
+{
+    if (x)
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * dy[i] + (b * ((x[i] - mean) * rstd) + c));
+    else
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * dy[i]);
+}
+
+/* dx = a·dy + b·x̂ + c with a group per column; all [n]. */
+EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, const REAL *mean,
+                                          const REAL *rstd, const REAL *a, const REAL *b, const REAL *c)
+{
+    if (x)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a[i] * dy[i] + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a[i] * dy[i];
+}

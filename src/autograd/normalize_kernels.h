@@ -32,27 +32,35 @@ EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool
     double sum[EK_LANES] = {0}, square[EK_LANES] = {0};
     const int64_t body = n - n % EK_LANES;
     const double first = center ? (double)x[0] : 0;
-    for (int64_t i = 0; i < n; i += EK_LANES) {
-        const int width = i < body ? EK_LANES : (int)(n - body);
-        for (int l = 0; l < width; l++) {
+    for (int64_t i = 0; i < body; i += EK_LANES)
+        for (int l = 0; l < EK_LANES; l++) {
             const double d = (double)x[i + l] - first;
             sum[l] += d;
             if (REAL_IS_F32)
                 square[l] += d * d;
         }
-    }
+    for (int l = 0; l < EK_LANES; l++) /* so written, the rest is a masked vector or two */
+        if (body + l < n) {
+            const double d = (double)x[body + l] - first;
+            sum[l] += d;
+            if (REAL_IS_F32)
+                square[l] += d * d;
+        }
     const double s = center ? ek_fold_lanes(sum) : 0, mean = first + s / (double)n;
     if (REAL_IS_F32) {
         const double m2 = ek_fold_lanes(square) - s * (s / (double)n);
         return (norm_moments){mean, m2 > 0 || isnan(m2) ? m2 : 0};
     }
-    for (int64_t i = 0; i < n; i += EK_LANES) {
-        const int width = i < body ? EK_LANES : (int)(n - body);
-        for (int l = 0; l < width; l++) {
+    for (int64_t i = 0; i < body; i += EK_LANES)
+        for (int l = 0; l < EK_LANES; l++) {
             const double d = (double)x[i + l] - mean;
             square[l] += d * d;
         }
-    }
+    for (int l = 0; l < EK_LANES; l++)
+        if (body + l < n) {
+            const double d = (double)x[body + l] - mean;
+            square[l] += d * d;
+        }
     return (norm_moments){mean, ek_fold_lanes(square)};
 }
 
@@ -120,11 +128,13 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
                     short_plain[l] += g;                                                                               \
                     short_product[l] += g * (ACC)(x[i + l] - center);                                                  \
                 }                                                                                                      \
-            for (int64_t i = body; i < end; i++) {                                                                     \
-                const ACC g = gamma ? (ACC)gamma[i] * (ACC)dy[i] : (ACC)dy[i];                                         \
-                short_plain[i - body] += g;                                                                            \
-                short_product[i - body] += g * (ACC)(x[i] - center);                                                   \
-            }                                                                                                          \
+            for (int l = 0; l < EK_LANES; l++)                                                                         \
+                if (body + l < end) {                                                                                  \
+                    const int64_t i = body + l;                                                                        \
+                    const ACC g = gamma ? (ACC)gamma[i] * (ACC)dy[i] : (ACC)dy[i];                                     \
+                    short_plain[l] += g;                                                                               \
+                    short_product[l] += g * (ACC)(x[i] - center);                                                      \
+                }                                                                                                      \
             for (int l = 0; l < EK_LANES; l++) {                                                                       \
                 plain[l] += (double)short_plain[l];                                                                    \
                 product[l] += (double)short_product[l];                                                                \

@@ -25,10 +25,14 @@
 enum { EK_LANES = 32 };
 static inline double ek_fold_lanes(double lane[EK_LANES])
 {
-    for (int half = EK_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            lane[l] += lane[l + half];
-    return lane[0];
+    /* Level by level: a loop over the levels becomes scalar code with stores that stall the loads behind them. */
+    for (int l = 0; l < 16; l++)
+        lane[l] += lane[l + 16];
+    for (int l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    for (int l = 0; l < 4; l++)
+        lane[l] += lane[l + 4];
+    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
 /* Stores past the caches, for what is too large to be found there again.  ek_stream_store copies a multiple of 16 bytes, from a

@@ -138,6 +138,21 @@ START_TEST(every_element)
 }
 END_TEST
 
+/* More units than a kernel has lanes, or sums up at a time, and not a multiple of either. */
+START_TEST(wide_layers)
+{
+    static const int64_t lengths[] = {2, 3, 1, 3}, widths[] = {33, 71};
+    recurrent_case c = recurrent_case_of((cell_kind)(_i % CELLS));
+    c.hidden = widths[_i / CELLS % 2];
+    c.n = 4;
+    c.steps = 3;
+    c.lengths = lengths;
+    c.states = true;
+    c.opts.norm = (ek_recurrent_norm)(_i / CELLS / 2);
+    check(&c, true, 6);
+}
+END_TEST
+
 /* ---- with dropout ------------------------------------------------------------------------------------------------ */
 
 START_TEST(with_dropout_between_layers)
@@ -208,6 +223,7 @@ int main(void)
     TCase *tcase = tcase_create("recurrent_gradients");
     tcase_add_loop_test(tcase, every_option, 0, CELLS_AND_RELU * NORMS_AND_MODES);
     tcase_add_loop_test(tcase, every_element, 0, CELLS_AND_RELU * NORMS_AND_MODES);
+    tcase_add_loop_test(tcase, wide_layers, 0, CELLS * 2 * 3);
     tcase_add_test(tcase, with_dropout_between_layers);
     tcase_add_loop_test(tcase, only_one_result_is_used, 0, 3 * CELLS);
     suite_add_tcase(suite, tcase);

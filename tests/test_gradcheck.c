@@ -97,6 +97,20 @@ static ek_tensor *normalize(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tens
     return ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
 }
 
+/* Far enough from the kink: two steps of 1e-3, times 1.25 before the op, γ ≤ 1.9 and 1/σ ≤ 1, move y by less than
+ * 0.005. */
+static ek_tensor *normalize_relu(ek_tape *t, ek_tensor *x, ek_tensor *weight, ek_tensor *bias, ek_view stats,
+                                 ek_view affine, ek_tensor *mean, ek_tensor *var)
+{
+    ek_normalize_opts opts = {.stats = stats, .affine = affine, .eps = 1e-3, .center = true, .mean = mean, .var = var};
+    ek_tensor *before = ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
+    for (int64_t i = 0; before && i < before->numel; i++)
+        ck_each(fabs(ek_tensor_at(before, i)) > 0.005, "%g at %lld is too close to 0", ek_tensor_at(before, i),
+                (long long)i);
+    opts.relu = true;
+    return ek_normalize(t, x, weight, bias, NULL, NULL, &opts, NULL);
+}
+
 static ek_tensor *switchable(ek_tape *t, ek_tensor **x, ek_view view, ek_switch_opts mix)
 {
     ek_normalize_opts opts = {.stats = view, .affine = {1, view.batch * view.outer, view.group, view.inner},
@@ -126,6 +140,7 @@ static ek_tensor *switchable_ragged(ek_tape *t, ek_tensor **x, const int64_t *ou
 #define S3 EK_SHAPE(3)
 #define REALS(shape, ...) reals(state, shape, (const double[]){__VA_ARGS__})
 #define NORM(x, w, b, stats, affine) normalize(t, x, w, b, stats, affine, true, NULL, NULL)
+#define NORM_RELU(x, w, b, stats, affine, mean, var) normalize_relu(t, x, w, b, stats, affine, mean, var)
 #define NORM_GIVEN(x, w, b, stats, affine, mean, var) normalize(t, x, w, b, stats, affine, true, mean, var)
 #define NORM_RMS(x, w, stats, affine) normalize(t, x, w, NULL, stats, affine, false, NULL, NULL)
 #define SWITCH(n, c, s, instance, batch, unbiased, mean, var)                                                          \

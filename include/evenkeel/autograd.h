@@ -323,6 +323,7 @@ typedef struct ek_normalize_opts {
     ek_view affine;             /* which elements share weight and bias */
     double eps;                 /* inside the square root */
     bool center;                /* false: RMSNorm, m ≡ 0 and v = mean(x²) */
+    bool relu;                  /* y ← max(y, 0) on the way: ek_relu of the result, in one op */
     ek_tensor *mean, *var;      /* [groups]: normalize by these instead of the input's own; both or neither */
     const ek_switch_opts *switchable; /* SwitchableNorm: a group of stats is a sample's channel; else NULL */
 } ek_normalize_opts;

@@ -87,7 +87,7 @@ ek_tensor *ek_normalize(ek_tape *tape, ek_tensor *x, ek_tensor *weight, ek_tenso
     if (check_options(opts) != EK_OK)
         return ek_tape_fail(tape);
     normalize_attributes attr = {.eps = opts->eps, .center = opts->center, .mean = opts->mean, .var = opts->var,
-                                 .stats = stats};
+                                 .relu = opts->relu, .stats = stats};
     if (x && ek_norm_plan_make(&attr.plan, tape, x->numel, opts, weight || bias) != EK_OK)
         return ek_tape_fail(tape);
     if (opts->switchable) {

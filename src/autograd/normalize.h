@@ -115,7 +115,8 @@ static inline norm_walk norm_walk_of(const norm_plan *plan, int64_t group)
 {
     const ek_view v = plan->stats;
     const int64_t batch = v.group == 1 ? group : group / v.group, row = v.group * v.inner;
-    const int64_t rows = norm_rows(plan, batch), start = norm_first_row(plan, batch) * row + (group - batch * v.group) * v.inner;
+    const int64_t rows = norm_rows(plan, batch);
+    const int64_t start = norm_first_row(plan, batch) * row + (group - batch * v.group) * v.inner;
     const int64_t stretch = plan->contiguous ? rows * v.inner : v.inner;
     return (norm_walk){.stretches = rows == 0 ? 0 : plan->contiguous ? 1 : rows, .start = start,
                        .stop = start + stretch, .stride = row, .affine = norm_affine_at(plan, start)};
@@ -311,7 +312,7 @@ void ek_switch_backward(const switch_saved *mixed, const norm_saved *saved, norm
 typedef struct normalize_attributes {
     norm_plan plan;
     double eps;
-    bool center, switchable;
+    bool center, switchable, relu;
     int n_weights; /* of each switch vector */
     switch_saved mix; /* its options */
     const ek_tensor *mean, *var, *running_mean, *running_var; /* read in forward only */
@@ -340,7 +341,8 @@ typedef struct norm_work {
 
 ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted);
 /* s1, s2 of a group to dM = −r·s1, dV = −½·r²·s2. */
-void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g, int64_t group);
+void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g,
+                          int64_t group);
 /* dm, dv of a group to what each element gets: dm/K and 2·dv/K. */
 void ek_norm_share_group(const normalize_attributes *attr, const norm_grads *g, int64_t group);
 /* Both for all groups, with the mixing between them. */

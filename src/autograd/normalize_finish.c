@@ -92,7 +92,8 @@ ek_status ek_norm_work_make(ek_node *node, norm_work *work, bool affine_wanted)
     return EK_OK;
 }
 
-void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g, int64_t group)
+void ek_norm_finish_group(const normalize_attributes *attr, const norm_saved *saved, const norm_grads *g,
+                          int64_t group)
 {
     const double rstd = saved->rstd[group];
     g->s1[group] = attr->center ? -rstd * g->s1[group] : 0;

@@ -21,6 +21,15 @@
             (out)[i] = VALUE;                                                                                          \
     } while (0)
 
+/* dy behind a ReLU whose output y is: 0 where y ≤ 0, and dy elsewhere, at NaN too.  Without a ReLU y is NULL. */
+#define NORM_DY(i) (dy[i])
+#define NORM_DY_RELU(i) (y[i] <= 0 ? 0 : dy[i])
+
+static inline REAL FN(norm_relu)(REAL v)
+{
+    return v < 0 ? 0 : v;
+}
+
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 /* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements; without `center` the mean is 0.  All is summed over
@@ -84,17 +93,26 @@ EK_KERNEL static void FN(norm_column_moments)(int64_t rows, int64_t columns, int
         out[c] = (norm_moments){sum[c], square[c]};
 }
 
-/* y = (x − M)·a + b; x, y: [n]. */
-EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, REAL center, REAL a, REAL b, bool stream)
+/* y = (x − M)·a + b, or max(y, 0) with `relu`; x, y: [n]. */
+EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, REAL center, REAL a, REAL b, bool relu,
+                                            bool stream)
 {
-    NORM_STORE(n, y, stream, (x[i] - center) * a + b);
+    if (relu)
+        NORM_STORE(n, y, stream, FN(norm_relu)((x[i] - center) * a + b));
+    else
+        NORM_STORE(n, y, stream, (x[i] - center) * a + b);
 }
 
 /* y = ((x − M)·r + lo)·γ + β; x, y, γ, β: [n], γ and β may be NULL. */
 EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, REAL center, REAL rstd, REAL lo,
-                                            const REAL *gamma, const REAL *beta, bool stream)
+                                            const REAL *gamma, const REAL *beta, bool relu, bool stream)
 {
-    if (gamma && beta)
+    if (gamma && beta && relu)
+        NORM_STORE(n, y, stream, FN(norm_relu)(((x[i] - center) * rstd + lo) * gamma[i] + beta[i]));
+    else if (relu)
+        NORM_STORE(n, y, stream, FN(norm_relu)(((x[i] - center) * rstd + lo) * (gamma ? gamma[i] : 1) +
+                                               (beta ? beta[i] : 0)));
+    else if (gamma && beta)
         NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i] + beta[i]);
     else if (gamma)
         NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i]);
@@ -104,19 +122,25 @@ EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, R
 
 /* y = (x − M)·a + b with a group per column; x, y, center, a, b: [n]. */
 EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, const REAL *center, const REAL *a,
-                                             const REAL *b)
+                                             const REAL *b, bool relu)
 {
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - center[i]) * a[i] + b[i];
+    if (relu)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = FN(norm_relu)((x[i] - center[i]) * a[i] + b[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - center[i]) * a[i] + b[i];
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 /* Σ γ·dy and Σ γ·dy·(x − M) over n ≤ NORM_PIECE elements, γ ≡ 1 where it is NULL; terms, and sums of eight of them, are
  * of type ACC, the sums of those in double. */
-#define NORM_SUMS(NAME, ACC)                                                                                           \
-    EK_KERNEL static norm_sums FN(NAME)(int64_t n, const REAL *x, const REAL *dy, REAL center, const REAL *gamma)      \
+#define NORM_SUMS(NAME, ACC, DY)                                                                                       \
+    EK_KERNEL static norm_sums FN(NAME)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,          \
+                                        const REAL *gamma)                                                             \
     {                                                                                                                  \
+        (void)y;                                                                                                       \
         double plain[EK_LANES] = {0}, product[EK_LANES] = {0};                                                         \
         for (int64_t begin = 0; begin < n; begin += 8 * EK_LANES) {                                                    \
             const int64_t end = n - begin < 8 * EK_LANES ? n : begin + 8 * EK_LANES;                                   \
@@ -124,14 +148,14 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
             ACC short_plain[EK_LANES] = {0}, short_product[EK_LANES] = {0};                                            \
             for (int64_t i = begin; i < body; i += EK_LANES)                                                           \
                 for (int l = 0; l < EK_LANES; l++) {                                                                   \
-                    const ACC g = gamma ? (ACC)gamma[i + l] * (ACC)dy[i + l] : (ACC)dy[i + l];                         \
+                    const ACC g = gamma ? (ACC)gamma[i + l] * (ACC)DY(i + l) : (ACC)DY(i + l);                         \
                     short_plain[l] += g;                                                                               \
                     short_product[l] += g * (ACC)(x[i + l] - center);                                                  \
                 }                                                                                                      \
             for (int l = 0; l < EK_LANES; l++)                                                                         \
                 if (body + l < end) {                                                                                  \
                     const int64_t i = body + l;                                                                        \
-                    const ACC g = gamma ? (ACC)gamma[i] * (ACC)dy[i] : (ACC)dy[i];                                     \
+                    const ACC g = gamma ? (ACC)gamma[i] * (ACC)DY(i) : (ACC)DY(i);                                     \
                     short_plain[l] += g;                                                                               \
                     short_product[l] += g * (ACC)(x[i] - center);                                                      \
                 }                                                                                                      \
@@ -142,37 +166,42 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
         }                                                                                                              \
         return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};                                              \
     }
-NORM_SUMS(norm_sums_short, REAL)
+NORM_SUMS(norm_sums_short, REAL, NORM_DY)
+NORM_SUMS(norm_sums_short_relu, REAL, NORM_DY_RELU)
 #if REAL_IS_F32
-NORM_SUMS(norm_sums_wide, double)
+NORM_SUMS(norm_sums_wide, double, NORM_DY)
+NORM_SUMS(norm_sums_wide_relu, double, NORM_DY_RELU)
 #endif
 
 /* The same in double throughout where float's range was left, or its smallest numbers reached. */
-static norm_sums FN(norm_sums_of)(int64_t n, const REAL *x, const REAL *dy, REAL center, const REAL *gamma)
+static norm_sums FN(norm_sums_of)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,
+                                  const REAL *gamma)
 {
-    const norm_sums sums = FN(norm_sums_short)(n, x, dy, center, gamma);
+    const norm_sums sums = (y ? FN(norm_sums_short_relu) : FN(norm_sums_short))(n, x, dy, y, center, gamma);
 #if REAL_IS_F32
     const double size = fabs(sums.product);
     if (!(size >= NORM_FLOAT_LEAST && size <= FLT_MAX && fabs(sums.plain) <= FLT_MAX))
-        return FN(norm_sums_wide)(n, x, dy, center, gamma);
+        return (y ? norm_sums_wide_relu_f32 : norm_sums_wide_f32)(n, x, dy, y, center, gamma);
 #endif
     return sums;
 }
 
 /* dβ += dy and dγ += dy·x̂, x̂ = (x − M)·r + lo, of `rows` ≤ AFFINE_ROWS rows of n elements, each with its own M, r, lo;
  * x, dy: [rows][n], d_gamma, d_beta: [n]. */
-EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *x, const REAL *dy,
+EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *x, const REAL *dy, const REAL *y,
                                            const norm_row *row, double *d_gamma, double *d_beta)
 {
     for (int64_t at = 0; at < n; at += COLUMN_BLOCK) {
         const int width = n - at < COLUMN_BLOCK ? (int)(n - at) : COLUMN_BLOCK;
         REAL plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
         for (int64_t r = 0; r < rows; r++) {
-            const REAL *xr = x + r * n + at, *dyr = dy + r * n + at;
+            const REAL *xr = x + r * n + at, *dyr = dy + r * n + at, *yr = y ? y + r * n + at : dyr;
+            const bool relu = y;
             const REAL center = (REAL)row[r].center, rstd = (REAL)row[r].rstd, lo = (REAL)row[r].lo;
             for (int c = 0; c < width; c++) {
-                plain[c] += dyr[c];
-                product[c] += dyr[c] * ((xr[c] - center) * rstd + lo);
+                const REAL d = relu && yr[c] <= 0 ? 0 : dyr[c];
+                plain[c] += d;
+                product[c] += d * ((xr[c] - center) * rstd + lo);
             }
         }
         for (int c = 0; c < width; c++) {
@@ -184,14 +213,15 @@ EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *
 
 /* Σ dy and Σ dy·(x − M) for each of `columns` ≤ COLUMN_BLOCK columns.  center: [columns]. */
 EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64_t stride, const REAL *x,
-                                            const REAL *dy, const REAL *center, norm_sums *out)
+                                            const REAL *dy, const REAL *y, const REAL *center, norm_sums *out)
 {
     double plain[COLUMN_BLOCK] = {0}, product[COLUMN_BLOCK] = {0};
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++) {
-            double d = (double)dy[r * stride + c];
+            const int64_t i = r * stride + c;
+            const double d = (double)(y && y[i] <= 0 ? 0 : dy[i]);
             plain[c] += d;
-            product[c] += d * (double)(x[r * stride + c] - center[c]);
+            product[c] += d * (double)(x[i] - center[c]);
         }
     for (int64_t c = 0; c < columns; c++)
         out[c] = (norm_sums){plain[c], product[c]};
@@ -199,33 +229,45 @@ EK_KERNEL static void FN(norm_sums_columns)(int64_t rows, int64_t columns, int64
 
 /* dx = a·dy + b·x̂ + c with x̂ = (x − m)·r: b ~ r stays in range where r² would not.  x is NULL where nothing flows
  * through the statistics: dx = a·dy, whatever x is.  x, dy, dx: [n]. */
-EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
-                                         REAL a, REAL b, REAL c, bool stream)
+EK_KERNEL static void FN(norm_dx_scalar)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL *dx, REAL mean,
+                                         REAL rstd, REAL a, REAL b, REAL c, bool stream)
 {
-    if (x)
-        NORM_STORE(n, dx, stream, a * dy[i] + (b * ((x[i] - mean) * rstd) + c));
+    if (x && y)
+        NORM_STORE(n, dx, stream, a * NORM_DY_RELU(i) + (b * ((x[i] - mean) * rstd) + c));
+    else if (x)
+        NORM_STORE(n, dx, stream, a * NORM_DY(i) + (b * ((x[i] - mean) * rstd) + c));
+    else if (y)
+        NORM_STORE(n, dx, stream, a * NORM_DY_RELU(i));
     else
-        NORM_STORE(n, dx, stream, a * dy[i]);
+        NORM_STORE(n, dx, stream, a * NORM_DY(i));
 }
 
 /* dx = r·γ·dy + b·x̂ + c; x, dy, dx, gamma: [n]. */
-EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, REAL mean, REAL rstd,
-                                         const REAL *gamma, REAL b, REAL c, bool stream)
+EK_KERNEL static void FN(norm_dx_vector)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL *dx, REAL mean,
+                                         REAL rstd, const REAL *gamma, REAL b, REAL c, bool stream)
 {
-    if (x)
-        NORM_STORE(n, dx, stream, rstd * gamma[i] * dy[i] + (b * ((x[i] - mean) * rstd) + c));
+    if (x && y)
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * NORM_DY_RELU(i) + (b * ((x[i] - mean) * rstd) + c));
+    else if (x)
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * NORM_DY(i) + (b * ((x[i] - mean) * rstd) + c));
+    else if (y)
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * NORM_DY_RELU(i));
     else
-        NORM_STORE(n, dx, stream, rstd * gamma[i] * dy[i]);
+        NORM_STORE(n, dx, stream, rstd * gamma[i] * NORM_DY(i));
 }
 
 /* dx = a·dy + b·x̂ + c with a group per column; all [n]. */
-EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, REAL *dx, const REAL *mean,
-                                          const REAL *rstd, const REAL *a, const REAL *b, const REAL *c)
+EK_KERNEL static void FN(norm_dx_columns)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL *dx,
+                                          const REAL *mean, const REAL *rstd, const REAL *a, const REAL *b,
+                                          const REAL *c)
 {
-    if (x)
+    if (x && y)
         for (int64_t i = 0; i < n; i++)
-            dx[i] = a[i] * dy[i] + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
+            dx[i] = a[i] * NORM_DY_RELU(i) + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
+    else if (x)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = a[i] * NORM_DY(i) + (b[i] * ((x[i] - mean[i]) * rstd[i]) + c[i]);
     else
         for (int64_t i = 0; i < n; i++)
-            dx[i] = a[i] * dy[i];
+            dx[i] = a[i] * (y ? NORM_DY_RELU(i) : NORM_DY(i));
 }

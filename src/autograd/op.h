@@ -253,6 +253,7 @@ struct ek_tape {
     int depth;                 /* of nested ek_forward calls */
     ek_pending *pending, **pending_end;
     const ek_watch *watch;
+    const struct ek_module *relu_offer; /* a norm whose output goes through a ReLU and nowhere else: it may do both */
     bool error_placed; /* the error says in which layer it happened */
     ek_status status; /* the first failure */
     char error[EK_TAPE_MESSAGE_BYTES];

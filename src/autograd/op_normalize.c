@@ -19,9 +19,10 @@ typedef struct {
     const norm_plan *plan;
     const norm_saved *saved;
     const REAL *x, *dy, *gamma, *beta;
-    REAL *out; /* y or dx */
+    REAL *out;     /* y or dx */
+    const REAL *y; /* backward behind a ReLU: its output; NULL without one */
     const normalize_attributes *attr;
-    bool center, stream;
+    bool center, relu, stream;
     double *report; /* the statistics for whoever asked, or NULL */
     norm_grads grads;
     int64_t group_chunk; /* groups of one chunk of the loop over groups */
@@ -33,6 +34,11 @@ typedef struct {
     int64_t vector_chunk;
     double *affine_parts; /* [vector chunks][2][affine_groups]: dγ, dβ */
 } FN(norm_loop);
+
+static const REAL *FN(relu_at)(const FN(norm_loop) *t, int64_t start)
+{
+    return t->y ? t->y + start : NULL;
+}
 
 static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
 {
@@ -60,7 +66,7 @@ static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
     for (int64_t q = begin; q < end; q++) {
         norm_tile tile = norm_tile_at(q, t->plan, &t->split);
         FN(norm_sums_columns)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->dy + tile.start,
-                              t->column[0] + tile.group, t->sums + tile.result);
+                              FN(relu_at)(t, tile.start), t->column[0] + tile.group, t->sums + tile.result);
     }
 }
 
@@ -70,7 +76,8 @@ static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
     for (int64_t p = begin; p < end; p++) {
         norm_piece piece = norm_piece_at(p, &t->split);
         REAL center = (REAL)t->saved->center[norm_stats_group(t->plan, piece.start)];
-        t->sums[p] = FN(norm_sums_of)(piece.n, t->x + piece.start, t->dy + piece.start, center, NULL);
+        t->sums[p] = FN(norm_sums_of)(piece.n, t->x + piece.start, t->dy + piece.start, FN(relu_at)(t, piece.start),
+                                        center, NULL);
     }
 }
 
@@ -82,11 +89,11 @@ static void FN(apply_run)(const FN(norm_loop) *t, int64_t start, int64_t group, 
     double lo = ((double)(REAL)center - center) * rstd;
     if (plan->vector_affine) {
         FN(norm_apply_vector)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
-                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL, t->stream);
+                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL, t->relu, t->stream);
     } else {
         double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
         FN(norm_apply_scalar)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)(gamma * rstd),
-                              (REAL)(gamma * lo + beta), t->stream);
+                              (REAL)(gamma * lo + beta), t->relu, t->stream);
     }
 }
 
@@ -109,7 +116,8 @@ static norm_sums FN(run_sums)(const FN(norm_loop) *t, int64_t start, int64_t gro
     norm_sums total = {0, 0};
     for (int64_t done = 0; done < run; done += NORM_PIECE) {
         const int64_t n = run - done < NORM_PIECE ? run - done : NORM_PIECE, i = start + done;
-        norm_sums part = FN(norm_sums_of)(n, t->x + i, t->dy + i, center, gamma ? gamma + at + done : NULL);
+        norm_sums part = FN(norm_sums_of)(n, t->x + i, t->dy + i, FN(relu_at)(t, i), center,
+                                          gamma ? gamma + at + done : NULL);
         total.plain += part.plain;
         total.product += part.product;
     }
@@ -129,7 +137,8 @@ static void FN(add_affine)(const FN(norm_loop) *t, int64_t first, int64_t n, dou
             const double center = t->saved->center[group], rstd = t->saved->rstd[group];
             row[k] = (norm_row){center, rstd, ((double)(REAL)center - center) * rstd};
         }
-        FN(norm_affine_rows)(rows, plan->run, t->x + r * plan->run, t->dy + r * plan->run, row, d_gamma + at,
+        FN(norm_affine_rows)(rows, plan->run, t->x + r * plan->run, t->dy + r * plan->run,
+                             FN(relu_at)(t, r * plan->run), row, d_gamma + at,
                              d_beta + at);
         r += rows;
     }
@@ -162,13 +171,13 @@ static void FN(dx_run)(const FN(norm_loop) *t, int64_t start, int64_t group, int
     double mean = t->saved->mean[group], rstd = t->saved->rstd[group];
     double slope = t->dv ? t->dv[group] : 0, b = rstd > 0 ? slope / rstd : 0;
     double c = t->dm ? t->dm[group] + slope * ((double)(REAL)mean - mean) : 0;
-    const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start;
+    const REAL *x = t->dv ? t->x + start : NULL, *dy = t->dy + start, *y = FN(relu_at)(t, start);
     if (plan->vector_affine && t->gamma) {
-        FN(norm_dx_vector)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, t->gamma + at, (REAL)b, (REAL)c,
+        FN(norm_dx_vector)(plan->run, x, dy, y, t->out + start, (REAL)mean, (REAL)rstd, t->gamma + at, (REAL)b, (REAL)c,
                            t->stream);
     } else {
         double gamma = t->gamma ? (double)t->gamma[at] : 1;
-        FN(norm_dx_scalar)(plan->run, x, dy, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd), (REAL)b,
+        FN(norm_dx_scalar)(plan->run, x, dy, y, t->out + start, (REAL)mean, (REAL)rstd, (REAL)(gamma * rstd), (REAL)b,
                            (REAL)c, t->stream);
     }
 }
@@ -283,7 +292,7 @@ static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
     for (int64_t r = begin; r < end; r++) {
         int64_t at = norm_row_batch(t->plan, r) * columns;
         FN(norm_apply_columns)(columns, t->x + r * columns, t->out + r * columns, t->column[0] + at,
-                               t->column[1] + at, t->column[2] + at);
+                               t->column[1] + at, t->column[2] + at, t->relu);
     }
 }
 
@@ -293,7 +302,8 @@ static void FN(dx_rows)(void *context, int64_t begin, int64_t end)
     const int64_t columns = t->plan->stats.group;
     for (int64_t r = begin; r < end; r++) {
         int64_t at = norm_row_batch(t->plan, r) * columns;
-        FN(norm_dx_columns)(columns, t->dv ? t->x + r * columns : NULL, t->dy + r * columns, t->out + r * columns,
+        FN(norm_dx_columns)(columns, t->dv ? t->x + r * columns : NULL, t->dy + r * columns,
+                            FN(relu_at)(t, r * columns), t->out + r * columns,
                             t->column[0] + at, t->column[1] + at, t->column[2] + at, t->column[3] + at,
                             t->column[4] + at);
     }
@@ -360,7 +370,8 @@ static ek_status FN(normalize_forward)(ek_node *node)
     if (!saved)
         return EK_ERR_MEMORY;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
-                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr, .center = attr->center,
+                       .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr,
+                       .center = attr->center, .relu = attr->relu,
                        .stream = plan->numel >= NORM_STREAM_BYTES / (int64_t)sizeof(REAL)};
     if (plan->numel == 0)
         return EK_OK;
@@ -559,6 +570,7 @@ static ek_status FN(normalize_backward)(ek_node *node)
     const norm_saved *saved = node->saved;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .dy = ek_node_grad_out(node),
                        .out = ek_node_grad_in(node, 0), .gamma = norm_data(node, 1), .attr = attr,
+                       .y = attr->relu ? node->out->data : NULL,
                        .stream = plan->numel >= NORM_STREAM_BYTES / (int64_t)sizeof(REAL)};
     void *d_weight = ek_node_grad_in(node, 1), *d_bias = ek_node_grad_in(node, 2);
     void *d_mean_weight = ek_node_grad_in(node, 3), *d_var_weight = ek_node_grad_in(node, 4);

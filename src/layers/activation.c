@@ -14,6 +14,12 @@
     }
 
 ACTIVATION(relu, ek_relu(tape, x))
+
+bool ek_module_is_relu(const ek_module *module)
+{
+    return module->def.forward == relu_forward;
+}
+
 ACTIVATION(gelu, ek_gelu(tape, x))
 ACTIVATION(silu, ek_silu(tape, x))
 ACTIVATION(sigmoid, ek_sigmoid(tape, x))

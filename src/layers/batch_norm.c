@@ -22,6 +22,7 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
         ek_channel_norm_warn_untracked(module);
     const ek_view view = ek_norm_view_per_channel(&in);
     const ek_normalize_opts opts = {.stats = view, .affine = view, .eps = norm->eps, .center = true,
+                                    .relu = ek_module_takes_relu(module, tape),
                                     .mean = uses_running ? norm->running_mean : NULL,
                                     .var = uses_running ? norm->running_var : NULL};
     ek_normalize_stats stats;

@@ -35,7 +35,8 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
                               "groups", module->description, EK_TEXT(x->shape), (long long)g);
         return NULL;
     }
-    ek_normalize_opts opts = {.affine = ek_norm_view_per_channel(&in), .eps = norm->eps, .center = true};
+    ek_normalize_opts opts = {.affine = ek_norm_view_per_channel(&in), .eps = norm->eps, .center = true,
+                              .relu = ek_module_takes_relu(module, tape)};
     if (!ek_norm_view_per_sample(tape, &in, in.before, g, channels * in.after, &opts))
         return NULL;
     return ek_norm_close(tape, &in, ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, NULL));
@@ -65,5 +66,6 @@ ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_grou
         norm->weight = ek_module_add_parameter(module, "weight", channels, (ek_init){EK_INIT_ONES, 0}, false);
         norm->bias = ek_module_add_parameter(module, "bias", channels, (ek_init){EK_INIT_ZEROS, 0}, false);
     }
+    module->takes_relu = true;
     return ek_module_complete(module, !opts->affine || (norm->weight && norm->bias));
 }

@@ -30,6 +30,7 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     const ek_normalize_opts running = {.stats = channels, .affine = channels, .eps = norm->eps, .center = true,
                                        .mean = norm->running_mean, .var = norm->running_var};
     opts = uses_running ? running : per_sample;
+    opts.relu = ek_module_takes_relu(module, tape);
     ek_normalize_stats instances;
     const bool same_pass = updates && !uses_running;
     ek_tensor *y = ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, same_pass ? &instances : NULL);

@@ -115,7 +115,8 @@ static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     if (!ek_norm_dtype_ok(module, x) || !shape_fits(module, x) || (lengths && !lengths_fit(module, x)))
         return NULL;
     const double machine = x->dtype == EK_F32 ? FLT_EPSILON : DBL_EPSILON;
-    ek_normalize_opts opts = {.center = norm->center, .eps = norm->eps == EK_EPS_MACHINE ? machine : norm->eps};
+    ek_normalize_opts opts = {.center = norm->center, .eps = norm->eps == EK_EPS_MACHINE ? machine : norm->eps,
+                              .relu = ek_module_takes_relu(module, tape)};
     const bool affine = norm->weight || norm->bias;
     if (!norm->over_time && (affine || !lengths || !within(norm, x, lengths->time_axis)))
         return over_positions(module, tape, x, &opts);
@@ -151,6 +152,7 @@ static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_s
         norm->weight = ek_module_add_parameter(module, "weight", normalized_shape, (ek_init){EK_INIT_ONES, 0}, false);
     if (opts->bias)
         norm->bias = ek_module_add_parameter(module, "bias", normalized_shape, (ek_init){EK_INIT_ZEROS, 0}, false);
+    module->takes_relu = true;
     return ek_module_complete(module, (!opts->weight || norm->weight) && (!opts->bias || norm->bias));
 }
 

@@ -47,6 +47,7 @@ struct ek_module {
     /* Of a layer with running statistics: changes which ones it uses, and counts the batches they refused. */
     void (*choose_statistics)(ek_module *module, ek_norm_statistics choice);
     int64_t *non_finite_batches;
+    bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
 };
@@ -69,6 +70,11 @@ void ek_module_count_uninitialised(ek_module *module, int64_t change);
 /* ek_forward with another function in place of the module's own. */
 typedef ek_tensor *(*ek_forward_fn)(ek_module *module, ek_tape *tape, ek_tensor *x, void *user);
 ek_tensor *ek_forward_by(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forward_fn forward, void *user);
+/* In a norm's forward: true when the ReLU after it is to be done there, which then is settled. */
+bool ek_module_takes_relu(const ek_module *module, ek_tape *tape);
+bool ek_module_is_relu(const ek_module *module);
+/* Does anybody see the output of `module`? */
+bool ek_module_is_watched(const ek_module *module, const ek_tape *tape);
 /* Shows y to whoever observes `module`. */
 ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
 /* Frees what has no parent among n modules, each once, whatever is NULL or twice among them. */

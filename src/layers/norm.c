@@ -2,6 +2,14 @@
 
 /* ---- options and construction ------------------------------------------------------------------------------------ */
 
+bool ek_module_takes_relu(const ek_module *module, ek_tape *tape)
+{
+    const bool takes = tape->relu_offer == module;
+    if (takes)
+        tape->relu_offer = NULL;
+    return takes;
+}
+
 bool ek_norm_eps_ok(const ek_module *module, double eps)
 {
     if (eps >= 0 && !isinf(eps))
@@ -91,6 +99,7 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         module->non_finite_batches = &norm->non_finite_batches;
     }
     module->note = note;
+    module->takes_relu = true;
     module->after_init = forget_batches;
     return ek_module_complete(module, complete);
 }

@@ -32,6 +32,14 @@ static ek_status show_to(const ek_module *root, const ek_module *module, ek_tape
     return EK_OK;
 }
 
+bool ek_module_is_watched(const ek_module *module, const ek_tape *tape)
+{
+    bool watched = tape->watch;
+    for (const ek_module *root = module; !watched && root; root = root->parent)
+        watched = root->observer;
+    return watched;
+}
+
 ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y)
 {
     if (tape->watch) {

@@ -1,10 +1,24 @@
 /* Modules one after the other. */
 #include "module.h"
 
+/* Child i is a norm and the next one a ReLU, and nobody wants to see what stands between them: the norm can do both in
+ * one pass over memory. */
+static bool can_take_relu(const ek_module *module, const ek_tape *tape, int i)
+{
+    ek_module *const *child = module->children + i;
+    return i + 1 < module->num_children && child[0]->takes_relu && ek_module_is_relu(child[1]) &&
+           !ek_module_is_watched(child[0], tape) && !ek_module_is_watched(child[1], tape);
+}
+
 static ek_tensor *sequential_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
 {
-    for (int i = 0; x && i < module->num_children; i++)
+    for (int i = 0; x && i < module->num_children; i++) {
+        const bool offers = can_take_relu(module, tape, i);
+        tape->relu_offer = offers ? module->children[i] : NULL;
         x = ek_forward(module->children[i], tape, x);
+        i += offers && !tape->relu_offer; /* both are done */
+        tape->relu_offer = NULL;
+    }
     return x;
 }
 

@@ -46,7 +46,7 @@ static ek_tensor *switchable_norm_forward(ek_module *module, ek_tape *tape, ek_t
                                 .running_mean = uses_running ? base->running_mean : NULL,
                                 .running_var = uses_running ? base->running_var : NULL};
     ek_normalize_opts opts = {.affine = ek_norm_view_per_channel(&in), .eps = base->eps, .center = true,
-                              .switchable = &mix};
+                              .relu = ek_module_takes_relu(module, tape), .switchable = &mix};
     if (!ek_norm_view_per_sample(tape, &in, in.before, in.c, in.after, &opts))
         return NULL;
     ek_normalize_stats stats;

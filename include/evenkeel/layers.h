@@ -204,6 +204,26 @@ EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statis
  * running ones, since it was initialised; each also sets ek_last_warning(). */
 EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
 
+/* Sets the running statistics of every norm that has some, at or below a trained `net`, to those of all elements of up
+ * to n ≥ 1 batches together ("precise BN": Wu and Johnson 2021, arXiv:2105.07576).  Batches may differ in size and carry
+ * lengths.  They go through the net in evaluation, so dropout is off, but norms normalize by the statistics of the
+ * batch, as in training; so those behind the first one depend a little on how the data are cut into batches.
+ *
+ *   BatchNorm       mean and SS/(K−1) of all K elements of a channel
+ *   InstanceNorm    the mean over all samples of each one's mean and SS/(K−1)
+ *   SwitchableNorm  BatchNorm's part, as BatchNorm; `reference`: the variance as it mixes it, over all samples
+ *   recurrent       as BatchNorm, for each step; over the batches in which two or more sequences have that step
+ *
+ * num_batches_tracked becomes the number of batches behind each statistic, so that EK_MOMENTUM_CUMULATIVE can go on from
+ * there.  Norms and steps that no batch reaches, and norms that are EK_STATS_FROZEN, keep what they have.  Parameters,
+ * modes, choices of statistics and random counters are left as they were.
+ *
+ * next_batch(user) returns the next input of the net, which has to stay valid until it is called again and remains the
+ * caller's; NULL after an error (ek_fail() or a failed call) makes that the result, any other NULL ends the data.  It
+ * must not touch the net.  EK_ERR_ARGUMENT: no norm to set, no batch, statistics that are not finite, or of a single
+ * element.  Whatever fails, nothing has changed. */
+EK_API ek_status ek_batch_norm_recalibrate(ek_module *net, ek_tensor *(*next_batch)(void *user), void *user, int64_t n);
+
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */
 #define EK_MOMENTUM_CUMULATIVE (-1.0)
 /* channel_axis: where (N, …, C, …) keeps its channels. */

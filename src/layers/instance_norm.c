@@ -41,7 +41,7 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     }
     if (y && updates) {
         const norm_batch batch = {.mean = instances.mean, .var = instances.var, .rows = in.n,
-                                  .count = in.before * in.after,
+                                  .count = in.before * in.after, .per_sample = true,
                                   .length = in.packed ? in.packed->lengths->length : NULL};
         if (ek_channel_norm_update_later(module, tape, &batch) != EK_OK)
             return NULL;

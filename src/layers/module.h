@@ -21,6 +21,14 @@ typedef struct ek_slots {
     int n, capacity;
 } ek_slots;
 
+/* Where a layer keeps one running mean and variance, and the number of batches behind it. */
+typedef struct ek_running_pair {
+    ek_tensor *mean, *var; /* element `at` of both */
+    int64_t at;
+    ek_tensor *num_batches_tracked; /* element `tracked_at` */
+    int64_t tracked_at;
+} ek_running_pair;
+
 struct ek_module {
     ek_module_def def;
     char *description;
@@ -47,6 +55,12 @@ struct ek_module {
     /* Of a layer with running statistics: changes which ones it uses, and counts the batches they refused. */
     void (*choose_statistics)(ek_module *module, ek_norm_statistics choice);
     int64_t *non_finite_batches;
+    const ek_norm_statistics *statistics; /* the choice */
+    int64_t num_pairs;                    /* of mean and variance; where number i is: */
+    ek_running_pair (*running_pair)(const ek_module *module, int64_t i);
+    /* [num_pairs] while ek_batch_norm_recalibrate runs: the layer normalizes by the statistics of the batch, whatever
+     * its mode, and joins them in here instead of moving the running ones. */
+    struct ek_pooled *pooled;
     bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */

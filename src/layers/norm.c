@@ -65,6 +65,12 @@ static void choose_statistics(ek_module *module, ek_norm_statistics choice)
     module->centers_axis = norm->centers && !given ? norm->channel_axis : 0;
 }
 
+static ek_running_pair running_pair(const ek_module *module, int64_t i)
+{
+    const channel_norm *norm = ek_module_state(module);
+    return (ek_running_pair){norm->running_mean, norm->running_var, i, norm->num_batches_tracked, 0};
+}
+
 ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec)
 {
     ek_module *module = ek_module_new(def, "%s(%lld)", def->type, (long long)spec->num_features);
@@ -97,6 +103,9 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         complete = norm->running_mean && norm->running_var && norm->num_batches_tracked;
         module->choose_statistics = choose_statistics;
         module->non_finite_batches = &norm->non_finite_batches;
+        module->statistics = &norm->statistics;
+        module->num_pairs = spec->num_features;
+        module->running_pair = running_pair;
     }
     module->note = note;
     module->takes_relu = true;
@@ -250,13 +259,13 @@ bool ek_norm_view_per_sample(ek_tape *tape, const norm_input *in, int64_t outer,
 bool ek_channel_norm_uses_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
-    return norm->running_mean && ek_running_is_used(norm->statistics, module->training);
+    return norm->running_mean && !module->pooled && ek_running_is_used(norm->statistics, module->training);
 }
 
 bool ek_channel_norm_updates_running(const ek_module *module)
 {
     const channel_norm *norm = ek_module_state(module);
-    return norm->running_mean && ek_running_is_updated(norm->statistics, module->training);
+    return norm->running_mean && (module->pooled || ek_running_is_updated(norm->statistics, module->training));
 }
 
 void ek_channel_norm_warn_untracked(const ek_module *module)
@@ -298,12 +307,34 @@ static void pool(const norm_batch *batch, int64_t channels, int64_t channel, dou
     *variance /= (double)variances;
 }
 
+/* Joins one channel's statistics with those of other batches. */
+static void join(const norm_batch *batch, int64_t channels, int64_t channel, ek_pooled *pooled)
+{
+    for (int64_t r = 0; r < batch->rows; r++) {
+        const double k = (double)elements(batch, r), mean = batch->mean[r * channels + channel];
+        const double squares = k * batch->var[r * channels + channel];
+        if (!batch->per_sample && k > 0) {
+            ek_pooled_join(pooled, k, mean, squares);
+            pooled->freedom += batch->as_it_is;
+        } else if (k > 0) {
+            ek_pooled_join_mean(pooled, 1, mean); /* how far samples lie apart is no part of the mean variance */
+            pooled->squares += k > 1 ? squares / (k - 1) : 0;
+            pooled->freedom += k > 1;
+        }
+    }
+    pooled->batches++;
+}
+
 static void update(ek_module *module, const void *data, bool succeeded)
 {
     const norm_batch *batch = data;
     channel_norm *norm = ek_module_state(module);
     const int64_t channels = norm->num_features;
     if (!succeeded)
+        return;
+    for (int64_t c = 0; module->pooled && c < channels; c++)
+        join(batch, channels, c, &module->pooled[c]);
+    if (module->pooled)
         return;
     double mean, variance;
     for (int64_t c = 0; c < channels; c++) {
@@ -326,8 +357,9 @@ static void update(ek_module *module, const void *data, bool succeeded)
 
 ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch)
 {
+    const int64_t least = module->pooled ? 1 : 2; /* a single value does say something among those of other batches */
     bool any = false;
     for (int64_t r = 0; r < batch->rows; r++)
-        any = any || elements(batch, r) > 1;
+        any = any || elements(batch, r) >= least;
     return any ? ek_after_forward(tape, module, update, batch, sizeof *batch) : EK_OK;
 }

@@ -81,8 +81,23 @@ double ek_running_fraction(double momentum, int64_t batches);
 bool ek_running_fits(const ek_tensor *buffer, double value);
 /* Element i ← (1 − fraction)·element i + fraction·value. */
 void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value);
+/* Element i ← value, whatever it was. */
+void ek_running_set(ek_tensor *buffer, int64_t i, double value);
 /* Warns that the statistics of a batch were refused: those of `what` number `index` are not finite. */
 void ek_running_warn_refused(const ek_module *module, const char *what, int64_t index, int64_t batches);
+
+/* Statistics of several batches as if they were one: the mean of all elements, and their variance, squares/freedom. */
+typedef struct ek_pooled {
+    double elements, mean;
+    double squares; /* Σ(x − mean)² */
+    double freedom;
+    int64_t batches;
+} ek_pooled;
+/* Joins so many elements with this mean in, and returns by how much the sum of squares grows because the two means
+ * differ. */
+double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean);
+/* The same with their sum of squares; the variance is the unbiased one. */
+void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares);
 
 /* ---- running statistics of a norm over channels (norm.c) --------------------------------------------------------- */
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
@@ -97,6 +112,7 @@ typedef struct norm_batch {
     int64_t rows, count;
     const int64_t *length; /* [rows], memory of the tape */
     bool as_it_is;         /* the variance is taken as it is, not made unbiased by K/(K−1) */
+    bool per_sample;       /* rows are samples, each with statistics of its own, of which the mean is wanted */
 } norm_batch;
 /* Moves the running statistics once the outermost forward has succeeded, toward the means over rows of both.  Where no
  * row brings a variance nothing moves, the counter of batches neither. */

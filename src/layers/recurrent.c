@@ -38,13 +38,13 @@ ek_recurrent_opts ek_recurrent_opts_default(void)
 static bool uses_running(const ek_module *module)
 {
     const recurrent *layer = ek_module_state(module);
-    return ek_running_is_used(layer->opts.statistics, module->training);
+    return !module->pooled && ek_running_is_used(layer->opts.statistics, module->training);
 }
 
 static bool updates_running(const ek_module *module)
 {
     const recurrent *layer = ek_module_state(module);
-    return ek_running_is_updated(layer->opts.statistics, module->training);
+    return module->pooled || ek_running_is_updated(layer->opts.statistics, module->training);
 }
 
 static int64_t site_units(const recurrent *layer, int site)
@@ -109,6 +109,44 @@ static int64_t find_non_finite(const recurrent *layer, const pending_update *bat
     return -1;
 }
 
+/* Pairs of mean and variance stand in the order of cells, sites, steps, units. */
+static int64_t pairs_of_site(const recurrent *layer, int site)
+{
+    return layer->opts.max_steps * site_units(layer, site);
+}
+
+static int64_t pairs_of_cell(const recurrent *layer)
+{
+    int64_t pairs = 0;
+    for (int site = 0; site < layer->sites; site++)
+        pairs += pairs_of_site(layer, site);
+    return pairs;
+}
+
+static ek_running_pair running_pair(const ek_module *module, int64_t i)
+{
+    const recurrent *layer = ek_module_state(module);
+    const cell_parameters *cell = &layer->cell[i / pairs_of_cell(layer)];
+    int site = 0;
+    for (i %= pairs_of_cell(layer); i >= pairs_of_site(layer, site); site++)
+        i -= pairs_of_site(layer, site);
+    return (ek_running_pair){cell->running_mean[site], cell->running_var[site], i, cell->num_batches_tracked,
+                             i / site_units(layer, site)};
+}
+
+/* Joins the statistics of these steps with those of other batches. */
+static void join(const ek_module *module, const pending_update *batch, int64_t steps)
+{
+    const recurrent *layer = ek_module_state(module);
+    ek_pooled *pooled = module->pooled + batch->cell * pairs_of_cell(layer);
+    for (int site = 0; site < layer->sites; pooled += pairs_of_site(layer, site++))
+        for (int64_t i = 0, units = site_units(layer, site); i < steps * units; i++) {
+            const double count = (double)batch->rows->count[i / units];
+            ek_pooled_join(&pooled[i], count, batch->report.mean[site][i], count * batch->report.var[site][i]);
+            pooled[i].batches++;
+        }
+}
+
 static void update(ek_module *module, const void *data, bool succeeded)
 {
     const pending_update *batch = data;
@@ -117,6 +155,10 @@ static void update(ek_module *module, const void *data, bool succeeded)
     const int64_t steps = reported_steps(layer, batch->rows);
     if (!succeeded)
         return;
+    if (module->pooled) {
+        join(module, batch, steps);
+        return;
+    }
     const int64_t bad = find_non_finite(layer, batch, steps);
     if (bad >= 0) {
         ek_running_warn_refused(module, "step", bad, ++layer->non_finite_batches);
@@ -516,6 +558,9 @@ static ek_module *recurrent_new(const ek_module_def *def, const ek_op *op, int64
     if (opts->norm == EK_RECURRENT_BATCH_NORM) {
         module->choose_statistics = choose_statistics;
         module->non_finite_batches = &layer->non_finite_batches;
+        module->statistics = &layer->opts.statistics;
+        module->num_pairs = layer->cells * pairs_of_cell(layer);
+        module->running_pair = running_pair;
     }
     return ek_module_complete(module, complete);
 }

@@ -56,6 +56,14 @@ void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value
     }
 }
 
+void ek_running_set(ek_tensor *buffer, int64_t i, double value)
+{
+    if (buffer->dtype == EK_F32)
+        ((float *)buffer->data)[i] = (float)value;
+    else
+        ((double *)buffer->data)[i] = value;
+}
+
 void ek_running_warn_refused(const ek_module *module, const char *what, int64_t index, int64_t batches)
 {
     char name[EK_NAME_BYTES];
@@ -63,6 +71,24 @@ void ek_running_warn_refused(const ek_module *module, const char *what, int64_t 
     ek_warn("%s%s%s%s: the batch statistics of %s %lld are not finite; the running ones were left as they were (%lld "
             "such batches so far)", module->description, *name ? " in layer \"" : "", name, *name ? "\"" : "", what,
             (long long)index, (long long)batches);
+}
+
+/* ---- several batches as one -------------------------------------------------------------------------------------- */
+
+/* Chan, Golub and LeVeque (1979): with n1, n2 elements and d = m2 − m1, the mean is m1 + d·n2/(n1 + n2), and the sums of
+ * squares about the two means add up to that about the common one with d²·n1·n2/(n1 + n2). */
+double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean)
+{
+    const double before = pooled->elements, share = elements / (before + elements), distance = mean - pooled->mean;
+    pooled->elements += elements;
+    pooled->mean += distance * share;
+    return distance * distance * before * share;
+}
+
+void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares)
+{
+    pooled->squares += squares + ek_pooled_join_mean(pooled, elements, mean);
+    pooled->freedom = pooled->elements - 1;
 }
 
 /* ---- for every layer of a net ------------------------------------------------------------------------------------ */

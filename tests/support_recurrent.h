@@ -92,8 +92,8 @@ void assert_answer(const char *what, const recurrent_answer *expected, const rec
  * error is carried on through the steps and layers after it by factors of the recurrence's Jacobian.  The tests take
  * weights for which these are about 1 (‖W_hh‖ ≈ 1; gates and tanh only shrink), so that the errors of all steps and
  * layers add up: `steps`·layers times that.  With a norm each is magnified by up to `condition` ≈ 1/√eps on the way, as
- * x̂ = (v − m)/√(var + eps) has that slope where the variance is small.  Measured, the worst error is a tenth to a fifth
- * of that. */
+ * x̂ = (v − m)/√(var + eps) has that slope where the variance is small.  Measured, the worst error is a tenth to a
+ * fifth of that. */
 double recurrent_tolerance(ek_dtype dtype, const recurrent_case *c, double scale, double condition);
 
 #endif

@@ -487,7 +487,8 @@ START_TEST(axes_that_are_confused)
     lengths_fail(make_bn_last(), EK_SHAPE(2, 5, C), 0, 2, "have their steps along axis 2");
     lengths_fail(make_bn(), EK_SHAPE(2, C), 0, 1, "have their steps along axis 1");
     lengths_fail(make_in(), EK_SHAPE(2, C, 5), 1, 2,
-                 "instance_norm1d(6): the lengths that (2, 6, 5) carries have their sequences along axis 1, which this layer reads as its channels");
+                 "instance_norm1d(6): the lengths that (2, 6, 5) carries have their sequences along axis 1, "
+                 "which this layer reads as its channels");
     lengths_fail(make_gn(), EK_SHAPE(2, C, 5), 0, 1, "group_norm(2, 6): the lengths");
     lengths_fail(make_sn(), EK_SHAPE(2, C, 5), 0, 1, "switchable_norm_sequence(6): the lengths");
     lengths_fail(make_ln(), EK_SHAPE(2, 5, C), 2, 1,

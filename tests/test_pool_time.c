@@ -181,7 +181,8 @@ static void check_independence(ek_dtype dtype, ek_time_pooling pooling, int orde
         ek_tensor *y = run_op(call_pool_time, &x, 1, &options, NULL);
         for (int64_t j = 0; j < width; j++)
             ck_each(ek_tensor_at(y, at * width + j) == ek_tensor_at(alone, j),
-                    "variant %d, column %lld: %.17g against %.17g", k, (long long)j, ek_tensor_at(y, at * width + j), ek_tensor_at(alone, j));
+                    "variant %d, column %lld: %.17g against %.17g", k, (long long)j,
+                    ek_tensor_at(y, at * width + j), ek_tensor_at(alone, j));
         ek_tensor_free(x);
         ek_tensor_free(y);
     }
@@ -299,8 +300,8 @@ START_TEST(bad_arguments_are_refused)
     assert_op_fails(EK_ERR_ARGUMENT, "pool_time: input 0 is NULL", call_pool_time, &none, 1,
                     &(pool_options){1, EK_POOL_MAX});
     ck_ok(ek_tensor_set_lengths(x, (int64_t[]){2, 3}, 2, 0, 1));
-    assert_op_fails(EK_ERR_SHAPE, "pool_time: expected time axis 1, along which the lengths of the input (2, 3) lie, got "
-                                  "0; ek_with_lengths(tape, x, NULL) takes them off", call_pool_time, &x, 1,
+    assert_op_fails(EK_ERR_SHAPE, "pool_time: expected time axis 1, along which the lengths of the input (2, 3) lie, "
+                                  "got 0; ek_with_lengths(tape, x, NULL) takes them off", call_pool_time, &x, 1,
                     &(pool_options){-2, EK_POOL_MAX});
     ek_tensor_free(x);
     ek_tensor_free(tokens);

@@ -120,8 +120,8 @@ START_TEST(training_gives_the_same_bits_on_any_number_of_threads)
 }
 END_TEST
 
-/* Outputs, states and all gradients of a layer large enough for several chunks of every loop: rows of a step, and blocks
- * of 64 units of all of them. */
+/* Outputs, states and all gradients of a layer large enough for several chunks of every loop: rows of a step, and
+ * blocks of 64 units of all of them. */
 START_TEST(a_layer_gives_the_same_bits_on_any_number_of_threads)
 {
     int64_t lengths[150];

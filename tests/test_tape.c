@@ -600,7 +600,8 @@ int main(void)
                      backward_of_slices_costs_their_range_only, views_keep_their_leaf_alive_until_the_reset,
                      a_leaf_may_be_freed_between_forward_and_backward, tensors_of_a_tape_are_cloned_out,
                      the_first_error_survives_and_null_propagates, a_failed_tensor_from_outside_names_its_cause,
-                     tapes_do_not_mix, the_first_gradient_stays_the_callers, backward_refuses, a_tape_that_does_not_record,
+                     tapes_do_not_mix, the_first_gradient_stays_the_callers, backward_refuses,
+                     a_tape_that_does_not_record,
                      gradients_accumulate_until_they_are_cleared, no_gradient_flows_through_detach,
                      branches_beside_the_loss_are_skipped, an_empty_batch_gives_zero_gradients,
                      hooks_see_complete_gradients, integer_tensors_pass_shape_ops_without_a_record);

@@ -332,9 +332,9 @@ typedef enum ek_recurrent_norm {
      * together; of a GRU r and z together and n by itself. */
     EK_RECURRENT_LAYER_NORM = 1,
     /* Over the batch, with statistics of its own for each time step (Cooijmans et al. 2017, arXiv:1603.09025): over the
-     * sequences that have this step.  Fewer than two of them, and evaluation, use the running statistics of the step: of
-     * the last one before it that has some, for steps that never had two sequences or lie beyond max_steps.  Backward
-     * in time, steps count from the end of each sequence. */
+     * sequences that have this step.  Fewer than two of them, and evaluation, use the running statistics of the step:
+     * of the last one before it that has some, for steps that never had two sequences or lie beyond max_steps.
+     * Backward in time, steps count from the end of each sequence. */
     EK_RECURRENT_BATCH_NORM = 2
 } ek_recurrent_norm;
 
@@ -360,11 +360,11 @@ EK_API ek_recurrent_opts ek_recurrent_opts_default(void);
  * alone: the output is 0 in the padding and carries the lengths, the final state is that of the last valid step, and
  * nothing flows into the padding.  Work is proportional to Σ lengths.
  *
- * Parameters of layer k: weight_ih_lk, weight_hh_lk, bias_ih_lk, bias_hh_lk, and with _reverse for the second direction.
- * With a norm bias_ih and bias_hh are the norms' biases, which start at 0, beside gain_ih_lk and gain_hh_lk, and for an
- * LSTM gain_c_lk, bias_c_lk; gains start at 1 (LayerNorm) or 0.1 (BatchNorm, as its authors advise).  BatchNorm's
- * buffers: running_mean_ih_lk, running_var_ih_lk, … _hh_lk, … _c_lk (max_steps, units), num_batches_tracked_lk
- * (max_steps). */
+ * Parameters of layer k: weight_ih_lk, weight_hh_lk, bias_ih_lk, bias_hh_lk, and with _reverse for the second
+ * direction.  With a norm bias_ih and bias_hh are the norms' biases, which start at 0, beside gain_ih_lk and gain_hh_lk,
+ * and for an LSTM gain_c_lk, bias_c_lk; gains start at 1 (LayerNorm) or 0.1 (BatchNorm, as its authors advise).
+ * BatchNorm's buffers: running_mean_ih_lk, running_var_ih_lk, … _hh_lk, … _c_lk (max_steps, units),
+ * num_batches_tracked_lk (max_steps). */
 EK_API ek_module *ek_rnn(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,
                          const ek_recurrent_opts *opts);
 EK_API ek_module *ek_lstm(int64_t input_size, int64_t hidden_size, ek_sequence_layout layout,

@@ -74,8 +74,8 @@ EK_API ek_optimizer *ek_rmsprop_tensors(ek_tensor *const *tensors, int n, double
 EK_API void ek_optimizer_free(ek_optimizer *optimizer);
 
 /* Updates every tensor that has a gradient.  One that has none is skipped, its state too.  A tensor's first update
- * makes its state; later ones take no memory.  EK_ERR_DTYPE when a tensor with state has changed its type since (ek_module_to):
- * make a new optimizer then.  When a step fails, nothing has moved. */
+ * makes its state; later ones take no memory.  EK_ERR_DTYPE when a tensor with state has changed its type since
+ * (ek_module_to): make a new optimizer then.  When a step fails, nothing has moved. */
 EK_API ek_status ek_optimizer_step(ek_optimizer *optimizer);
 /* Forgets the gradient of every tensor, so that the next backward starts a new sum. */
 EK_API void ek_optimizer_zero_grad(ek_optimizer *optimizer);

@@ -125,8 +125,8 @@ EK_API const char *ek_shape_text(ek_shape shape, char *text, size_t bytes);
 
 /* ---- padded sequences -------------------------------------------------------------------------------------------- */
 /* Sequences of different length stand in one tensor when each is padded to a common number of steps.  Such a tensor can
- * carry which steps are valid.  Ops that keep the batch and the time axis pass that on; norms, recurrent layers, pooling
- * over time and losses honour it: padded steps enter no statistic, give no gradient and come out as 0. */
+ * carry which steps are valid.  Ops that keep the batch and the time axis pass that on; norms, recurrent layers,
+ * pooling over time and losses honour it: padded steps enter no statistic, give no gradient and come out as 0. */
 typedef struct ek_lengths {
     int batch_axis, time_axis;
     int64_t n, steps;      /* size of these axes */
@@ -138,8 +138,8 @@ typedef struct ek_lengths {
 } ek_lengths;
 
 /* Says that of sequence i (index along batch_axis) the first lengths[i] steps (along time_axis) are valid.  Values are
- * copied; what t carried before is replaced.  Axes may count from the end.  EK_ERR_ARGUMENT for the same axis twice, one
- * there is not, or a length outside 1 … steps; EK_ERR_SHAPE when n is not the size of the batch axis. */
+ * copied; what t carried before is replaced.  Axes may count from the end.  EK_ERR_ARGUMENT for the same axis twice,
+ * one there is not, or a length outside 1 … steps; EK_ERR_SHAPE when n is not the size of the batch axis. */
 EK_API ek_status ek_tensor_set_lengths(ek_tensor *t, const int64_t *lengths, int64_t n, int batch_axis, int time_axis);
 /* The same for valid steps anywhere: mask[i·steps + s] is true where step s of sequence i is valid; n and steps are the
  * sizes of the two axes.  A sequence without a valid step is EK_ERR_ARGUMENT. */

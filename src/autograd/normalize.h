@@ -237,8 +237,8 @@ static inline norm_tile norm_tile_at(int64_t q, const norm_plan *plan, const nor
     };
 }
 
-/* Can whole groups be the unit of work, each going through all passes while it is in a cache?  They have to be enough to
- * share out, and small enough. */
+/* Can whole groups be the unit of work, each going through all passes while it is in a cache?  They have to be enough
+ * to share out, and small enough. */
 static inline bool norm_by_groups(const norm_plan *plan)
 {
     enum { FEW_GROUPS = 8, LARGE_GROUP = 1 << 20, LARGE_TENSOR = 1 << 24 };

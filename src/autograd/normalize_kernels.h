@@ -14,7 +14,7 @@
                 REAL *to = (out) + i;                                                                                  \
                 for (int k = 0; k < NORM_STRETCH; k++, i++)                                                            \
                     buffer[k] = VALUE;                                                                                 \
-                ek_stream_store(to, buffer, sizeof buffer);                                                                  \
+                ek_stream_store(to, buffer, sizeof buffer);                                                            \
             }                                                                                                          \
         }                                                                                                              \
         for (; i < (n); i++)                                                                                           \
@@ -186,8 +186,8 @@ static norm_sums FN(norm_sums_of)(int64_t n, const REAL *x, const REAL *dy, cons
     return sums;
 }
 
-/* dβ += dy and dγ += dy·x̂, x̂ = (x − M)·r + lo, of `rows` ≤ AFFINE_ROWS rows of n elements, each with its own M, r, lo;
- * x, dy: [rows][n], d_gamma, d_beta: [n]. */
+/* dβ += dy and dγ += dy·x̂, x̂ = (x − M)·r + lo, of `rows` ≤ AFFINE_ROWS rows of n elements, each with its own M, r,
+ * lo; x, dy: [rows][n], d_gamma, d_beta: [n]. */
 EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *x, const REAL *dy, const REAL *y,
                                            const norm_row *row, double *d_gamma, double *d_beta)
 {

@@ -2,8 +2,8 @@
  *
  *   a = in + rec + b_hh;  c = σ(a_f)·c_before + σ(a_i)·tanh(a_g);  h = σ(a_o)·tanh(c_shown)
  *
- * Kept for the backward: σ(a_i), σ(a_f), tanh(a_g), σ(a_o), tanh(c_shown).  recurrent.c runs it over all steps.  Expands
- * to lstm_update_f32, lstm_show_f32, … and their _f64 twins. */
+ * Kept for the backward: σ(a_i), σ(a_f), tanh(a_g), σ(a_o), tanh(c_shown).  recurrent.c runs it over all steps.
+ * Expands to lstm_update_f32, lstm_show_f32, … and their _f64 twins. */
 #ifdef REAL
 #include "logistic.h"
 

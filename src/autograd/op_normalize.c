@@ -193,7 +193,7 @@ static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
         ek_stream_fence();
 }
 
-/* ---- loops over groups: all passes over one while it is in a cache ------------------------------------------------ */
+/* ---- loops over groups: all passes over one while it is in a cache ---------------------------------------------- */
 
 /* m and Σ (x − m)² of a group, in the order of memory. */
 static void FN(group_moments)(const FN(norm_loop) *t, int64_t g, norm_walk at)

@@ -2,8 +2,8 @@
  * is the backward of the other.  They move elements whatever they are, so they take int64 too. */
 #include "sequence.h"
 
-/* A step of a sequence in the padded tensor: `blocks` stretches of `inner` contiguous elements, one for each position of
- * the axes that stand before the later of batch and time.  A row is these stretches one after the other. */
+/* A step of a sequence in the padded tensor: `blocks` stretches of `inner` contiguous elements, one for each position
+ * of the axes that stand before the later of batch and time.  A row is these stretches one after the other. */
 typedef struct pack_layout {
     const ek_rows *rows;
     int64_t batch_stride, time_stride, blocks, inner;

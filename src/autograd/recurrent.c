@@ -298,7 +298,8 @@ static ek_status FN(backward_step)(ek_node *node, FN(cell_pass) *p)
 static bool FN(find_memory)(ek_node *node, FN(cell_pass) *p)
 {
     const cell_sizes *z = &p->z;
-    const size_t projection = (size_t)(z->rows * z->width) * sizeof(REAL), state = (size_t)(z->n * z->hidden) * sizeof(REAL);
+    const size_t projection = (size_t)(z->rows * z->width) * sizeof(REAL);
+    const size_t state = (size_t)(z->n * z->hidden) * sizeof(REAL);
     const bool normed = p->attr->norm != CELL_NO_NORM, has_c = p->cell->has_c;
     REAL *given = ek_node_grad_in(node, CELL_PROJECTED);
     p->d_projected = given ? given : ek_node_scratch(node, projection);

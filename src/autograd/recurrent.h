@@ -59,7 +59,7 @@ typedef struct cell_attributes {
         REAL *h, *c;                 /* [H] state of this step */                                                      \
         const REAL *c_shown;         /* [H] the cell state that h shows: c, or its norm */                             \
         REAL *kept;                  /* [kept·H] what backward needs again */                                          \
-        REAL *dh;                    /* [H] in: dL/dh; out: dL/dh_before past W_hh, in cells that have it */            \
+        REAL *dh;                    /* [H] in: dL/dh; out: dL/dh_before past W_hh, in cells that have it */           \
         REAL *dc;                    /* [H] in: dL/dc; out: dL/dc_before */                                            \
         REAL *dc_shown;              /* [H] dL/dc_shown */                                                             \
         REAL *d_in, *d_rec;          /* [gates·H] dL/din, dL/drec; one array in cells where they are the same */       \
@@ -92,11 +92,11 @@ ek_status ek_cell_forward_f64(ek_node *node);
 ek_status ek_cell_backward_f32(ek_node *node);
 ek_status ek_cell_backward_f64(ek_node *node);
 #define EK_CELL_OP(NAME)                                                                                               \
-    {.name = NAME, .optional_from = CELL_BIAS_IH, .infer = ek_infer_cell, .forward = EK_BY_DTYPE(ek_cell_forward),      \
+    {.name = NAME, .optional_from = CELL_BIAS_IH, .infer = ek_infer_cell, .forward = EK_BY_DTYPE(ek_cell_forward),     \
      .backward = EK_BY_DTYPE(ek_cell_backward)}
 
-/* The states, (R + N, H): h of every row, then the final h of each sequence in the order of the batch; with a cell state
- * (2·(R + N), H), the same of c below. */
+/* The states, (R + N, H): h of every row, then the final h of each sequence in the order of the batch; with a cell
+ * state (2·(R + N), H), the same of c below. */
 ek_tensor *ek_apply_cell(ek_tape *tape, const ek_op *op, ek_tensor *const in[CELL_INPUTS],
                          const cell_attributes *attributes);
 
@@ -110,7 +110,7 @@ ek_tensor *ek_apply_cell(ek_tape *tape, const ek_op *op, ek_tensor *const in[CEL
         int64_t segment_units[2];                                                                                      \
         double eps;                                                                                                    \
         const REAL *gain, *bias; /* [units]; bias may be NULL */                                                       \
-        REAL *normalized;        /* x̂: [R][units] */                                                                   \
+        REAL *normalized;        /* x̂: [R][units] */                                                                  \
         REAL *rstd;              /* r: [R][segments] or [steps][units] */                                              \
     } NAME;
 EK_CELL_SITE(float, cell_site_f32)

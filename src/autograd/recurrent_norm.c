@@ -1,13 +1,13 @@
 /* LayerNorm and BatchNorm of the rows of one step, inside a recurrent cell: y = gain·x̂ + bias, x̂ = (x − m)·r with
- * r = (v + eps)^−½, and dx = r·(g − mean(g) − x̂·mean(g·x̂)) with g = gain·dy, means over whatever shares (m, v).  Unlike
- * `normalize`, which sees a whole tensor, these see a few rows at a time and run inside the loop over steps.  Expands to
- * ek_cell_norm_row_f32, … and their _f64 twins. */
+ * r = (v + eps)^−½, and dx = r·(g − mean(g) − x̂·mean(g·x̂)) with g = gain·dy, means over whatever shares (m, v).
+ * Unlike `normalize`, which sees a whole tensor, these see a few rows at a time and run inside the loop over steps.
+ * Expands to ek_cell_norm_row_f32, … and their _f64 twins. */
 #ifdef REAL
 
 /* ---- over the units of a row ------------------------------------------------------------------------------------- */
 
-/* n units that share statistics; x, y, gain, bias, normalized: [n].  Returns r.  Summed as differences from the first, so
- * that equal units have exactly no variance. */
+/* n units that share statistics; x, y, gain, bias, normalized: [n].  Returns r.  Summed as differences from the first,
+ * so that equal units have exactly no variance. */
 EK_KERNEL static REAL FN(cell_norm_units)(int64_t n, const REAL *x, double eps, const REAL *gain, const REAL *bias,
                                           REAL *normalized, REAL *y)
 {

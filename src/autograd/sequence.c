@@ -1,7 +1,8 @@
 /* From lengths to the order of rows. */
 #include "sequence.h"
 
-/* Sequences from the longest to the shortest, equal ones as they come (a counting sort), and how many have each step. */
+/* Sequences from the longest to the shortest, equal ones as they come (a counting sort), and how many have each
+ * step. */
 static void sort_by_length(const ek_lengths *lengths, int64_t steps, int64_t *by_length, int64_t *count, int64_t *first)
 {
     memset(count, 0, (size_t)steps * sizeof *count);

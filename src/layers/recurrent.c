@@ -166,7 +166,8 @@ static void update(ek_module *module, const void *data, bool succeeded)
     }
     for (int64_t s = 0; s < steps; s++) {
         int64_t *tracked = (int64_t *)cell->num_batches_tracked->data + s;
-        const double count = (double)batch->rows->count[s], fraction = ek_running_fraction(layer->opts.momentum, ++*tracked);
+        const double count = (double)batch->rows->count[s];
+        const double fraction = ek_running_fraction(layer->opts.momentum, ++*tracked);
         for (int site = 0; site < layer->sites; site++) {
             const int64_t units = site_units(layer, site);
             for (int64_t i = s * units; i < (s + 1) * units; i++) {

@@ -35,8 +35,9 @@ static inline double ek_fold_lanes(double lane[EK_LANES])
     return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
-/* Stores past the caches, for what is too large to be found there again.  ek_stream_store copies a multiple of 16 bytes, from a
- * 16-byte boundary to one that ek_may_stream has accepted; ek_stream_fence before other threads may read it. */
+/* Stores past the caches, for what is too large to be found there again.  ek_stream_store copies a multiple of 16
+ * bytes, from a 16-byte boundary to one that ek_may_stream has accepted; ek_stream_fence before other threads may read
+ * it. */
 #ifdef __SSE2__
 #include <emmintrin.h>
 static inline bool ek_may_stream(const void *to)

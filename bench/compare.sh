@@ -52,11 +52,7 @@ programs=$root/build/bench
 
 # Commands of the peers: a new one is a line here and a program that answers as bench/worker.h says.
 workers=("ours=exec $(printf %q "$programs/ours")" "copy=exec $(printf %q "$programs/copy")")
-python=
-for candidate in python3 /usr/bin/python3; do # Debian's own, should another one come first
-    if [ -z "$python" ] && "$candidate" -c 'import torch' 2>/dev/null; then python=$candidate; fi
-done
-if [ -n "$python" ]; then
+if python=$(find_python_with torch); then
     python="exec $python $(printf %q "$root/bench/peer_pytorch.py")"
     workers+=("pytorch=MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $python"
         "pytorch_default=$python")

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "norm_layer.h"
 #include "worker.h"
 
 static struct {
@@ -23,34 +24,9 @@ static const char *about(void)
     return ek_build_info();
 }
 
-/* NULL: there is no such norm. */
-static ek_module *make_norm(const bench_case *c)
-{
-    const int64_t channels = c->ndim > 1 ? c->dim[1] : 0;
-    if (!strcmp(c->kind, "bn"))
-        return c->ndim == 4 ? ek_batch_norm2d(channels, NULL) : ek_batch_norm1d(channels, NULL);
-    if (!strcmp(c->kind, "gn"))
-        return ek_group_norm(bench_option(c, "groups", 1), channels, NULL);
-    if (!strcmp(c->kind, "sn"))
-        return ek_switchable_norm2d(channels, NULL);
-    if (!strcmp(c->kind, "in") || !strcmp(c->kind, "in_affine")) {
-        ek_instance_norm_opts opts = ek_instance_norm_opts_default();
-        opts.affine = !strcmp(c->kind, "in_affine");
-        return ek_instance_norm2d(channels, &opts);
-    }
-    if (strcmp(c->kind, "ln") != 0)
-        return NULL;
-    ek_shape normalized = {.ndim = (int)bench_option(c, "last", 1)};
-    for (int i = 0; i < normalized.ndim; i++)
-        normalized.dim[i] = c->dim[c->ndim - normalized.ndim + i];
-    return ek_layer_norm(normalized, NULL);
-}
-
 static ek_tensor *make_tensor(const bench_case *c, bool is_dy)
 {
-    ek_shape shape = {.ndim = c->ndim};
-    memcpy(shape.dim, c->dim, sizeof shape.dim);
-    ek_tensor *t = ek_zeros(EK_F32, shape);
+    ek_tensor *t = ek_zeros(EK_F32, bench_shape(c));
     need(t != NULL);
     bench_fill(ek_data_f32(t), c->numel, is_dy);
     return t;
@@ -64,7 +40,7 @@ static bool prepare(const bench_case *c)
     ek_tensor_free(now_running.dy);
     memset(&now_running, 0, sizeof now_running);
     ek_clear_error();
-    ek_module *norm = c->ndim ? make_norm(c) : NULL;
+    ek_module *norm = c->ndim ? bench_norm(c) : NULL;
     if (!norm) {
         need(ek_last_status() == EK_OK);
         return false;

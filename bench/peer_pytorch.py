@@ -44,10 +44,11 @@ class SwitchableNorm2d(nn.Module):
 def make_norm(kind, shape, options):
     """The layer, or None when there is no such norm."""
     channels = shape[1]
+    latest = {"momentum": 1, "track_running_stats": True} if "latest" in options else {}
     if kind == "bn":
-        return nn.BatchNorm2d(channels) if len(shape) == 4 else nn.BatchNorm1d(channels)
+        return (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(channels, **latest)
     if kind in ("in", "in_affine"):
-        return nn.InstanceNorm2d(channels, affine=kind == "in_affine")
+        return nn.InstanceNorm2d(channels, affine=kind == "in_affine", **latest)
     if kind == "gn":
         return nn.GroupNorm(int(options["groups"]), channels)
     if kind == "ln":
@@ -55,6 +56,10 @@ def make_norm(kind, shape, options):
     if kind == "sn":
         return SwitchableNorm2d(channels)
     return None
+
+
+def read_options(words):
+    return dict((word.split("=") + [""])[:2] for word in words)
 
 
 def fill(shape, step, shift):
@@ -100,7 +105,7 @@ class Norm:
 def prepare(words):
     """A case that can step and check, or None."""
     kind, size, variant, threads = words[:4]
-    options = dict((word.split("=") + [""])[:2] for word in words[4:])
+    options = read_options(words[4:])
     torch.set_num_threads(int(threads))
     if not size[0].isdigit():
         return None
@@ -145,4 +150,5 @@ def main():
         sys.stdout.flush()
 
 
-main()
+if __name__ == "__main__":
+    main()

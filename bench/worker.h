@@ -12,21 +12,7 @@
 #ifndef BENCH_WORKER_H
 #define BENCH_WORKER_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-enum { BENCH_MAX_NDIM = 12, BENCH_MAX_WORDS = 16 };
-
-typedef struct bench_case {
-    const char *kind;
-    int ndim; /* SIZE as a shape, 32x64x56x56; 0 where it is something else */
-    int64_t dim[BENCH_MAX_NDIM];
-    int64_t numel;
-    const char *size, *variant;
-    bool relu, train; /* VARIANT says relu_…, …train */
-    int threads, n_options;
-    const char *options[BENCH_MAX_WORDS];
-} bench_case;
+#include "cases.h"
 
 typedef struct bench_worker {
     const char *(*about)(void);
@@ -40,8 +26,6 @@ typedef struct bench_worker {
 /* Answers the driver until it hangs up. */
 int bench_serve(const bench_worker *worker);
 
-/* The number in an option "name=number", 1 for "name" alone, `otherwise` where there is none. */
-int64_t bench_option(const bench_case *c, const char *name, int64_t otherwise);
 /* The same numbers for every worker: a Weyl sequence in [−0.5, 1.5) for x, another one for dy. */
 void bench_fill(float *values, int64_t n, bool is_dy);
 double bench_mean_absolute(const float *values, int64_t n);

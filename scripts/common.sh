@@ -136,6 +136,18 @@ require() {
     die "apt-get could not install: ${all[*]}"
 }
 
+# find_python_with MODULE: a Python that has it; Debian's own, should another one come first.
+find_python_with() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        if "$python" -c "import $1" 2>/dev/null; then
+            echo "$python"
+            return 0
+        fi
+    done
+    return 1
+}
+
 # build FOLDER TARGET CMAKE-ARGUMENT…: configures and builds; what the tools print is shown only when they fail.
 build() {
     local folder=$1 target=$2 log=$1/build.log

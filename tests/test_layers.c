@@ -31,7 +31,7 @@ static ek_tensor *apply(ek_module *module, ek_tensor *x)
 
 static ek_conv_layer_opts conv_opts(int64_t stride, int64_t padding, int64_t dilation, int64_t groups, bool bias)
 {
-    return (ek_conv_layer_opts){{stride, stride}, {padding, padding}, {dilation, dilation}, groups, bias};
+    return (ek_conv_layer_opts){{stride, stride}, {padding, padding}, {dilation, dilation}, groups, bias, false};
 }
 
 START_TEST(constructors_refuse_nonsense)
@@ -99,7 +99,7 @@ START_TEST(descriptions_say_what_is_not_usual)
         const char *type, *description;
     } cases[] = {
         {ek_linear(784, 256, NULL), "linear", "linear(784, 256)"},
-        {ek_linear(2, 3, &(ek_linear_opts){false}), "linear", "linear(2, 3, no bias)"},
+        {ek_linear(2, 3, &(ek_linear_opts){.bias = false}), "linear", "linear(2, 3, no bias)"},
         {ek_conv1d_layer(3, 4, 5, NULL), "conv1d", "conv1d(3, 4, 5)"},
         {ek_conv2d_layer(4, 6, 3, &all), "conv2d",
          "conv2d(4, 6, 3, stride 2, padding 1, dilation 3, groups 2, no bias)"},
@@ -227,7 +227,7 @@ END_TEST
 
 START_TEST(linear_by_hand)
 {
-    ek_module *linear = ek_linear(2, 3, NULL), *unbiased = ek_linear(2, 3, &(ek_linear_opts){false});
+    ek_module *linear = ek_linear(2, 3, NULL), *unbiased = ek_linear(2, 3, &(ek_linear_opts){.bias = false});
     float weight[] = {1, 2, 3, 4, 5, 6}, bias[] = {10, 20, 30};
     ck_ok(ek_tensor_write(ek_module_parameter(linear, "weight"), weight, sizeof weight));
     ck_ok(ek_tensor_write(ek_module_parameter(linear, "bias"), bias, sizeof bias));

@@ -124,7 +124,8 @@ EK_API ek_module *ek_residual(ek_module *child);
 
 /* ---- layers ----------------------------------------------------------------------------------------------------- */
 typedef struct ek_linear_opts {
-    bool bias; /* default true */
+    bool bias;                   /* default true */
+    bool weight_standardization; /* as in ek_conv_layer_opts; default false */
 } ek_linear_opts;
 EK_API ek_linear_opts ek_linear_opts_default(void);
 /* weight (out, in), bias (out), both uniform in ±1/√in.  (…, in) → (…, out). */
@@ -134,6 +135,10 @@ typedef struct ek_conv_layer_opts {
     int64_t stride[2], padding[2], dilation[2]; /* as ek_conv_opts; {height, width}, or index 0 alone in 1-D */
     int64_t groups;
     bool bias; /* default true */
+    /* ŵ = (w − mean)/√(var + 1e-5) is used in place of the weight w, with the mean and biased variance of the weights
+     * of each output channel (Qiao et al. 2019, arXiv:1903.10520); w is what is trained and saved.  One weight per
+     * output channel is EK_ERR_ARGUMENT.  Default false. */
+    bool weight_standardization;
 } ek_conv_layer_opts;
 EK_API ek_conv_layer_opts ek_conv_layer_opts_default(void);
 /* weight (out, in/groups, kernel…), bias (out), uniform in ±1/√(in/groups · ∏kernel).  A square kernel in 2-D; see

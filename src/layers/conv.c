@@ -2,8 +2,7 @@
 #include "module.h"
 
 typedef struct conv {
-    ek_tensor *weight; /* [out, in/groups, kernel…] */
-    ek_tensor *bias;   /* [out], or NULL */
+    ek_weights weights; /* weight [out, in/groups, kernel…] */
     int64_t in_channels;
     int dims; /* of space: 1 or 2 */
     ek_conv_opts opts;
@@ -30,8 +29,9 @@ static ek_tensor *conv_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
                 remedy(layer, x->shape));
         return NULL;
     }
-    return layer->dims == 1 ? ek_conv1d(tape, x, layer->weight, layer->bias, &layer->opts)
-                            : ek_conv2d(tape, x, layer->weight, layer->bias, &layer->opts);
+    ek_tensor *weight = ek_weights_use(tape, &layer->weights);
+    return layer->dims == 1 ? ek_conv1d(tape, x, weight, layer->weights.bias, &layer->opts)
+                            : ek_conv2d(tape, x, weight, layer->weights.bias, &layer->opts);
 }
 
 static const ek_module_def conv_defs[] = {
@@ -72,8 +72,8 @@ static ek_module *new_module(int dims, int64_t in, int64_t out, const int64_t ke
     ek_describe_option(options, sizeof options, "padding", o->padding, dims, 0);
     ek_describe_option(options, sizeof options, "dilation", o->dilation, dims, 1);
     ek_describe_option(options, sizeof options, "groups", &o->groups, 1, 1);
-    return ek_module_new(def, "%s(%lld, %lld, %s%s%s)", def->type, (long long)in, (long long)out, kernel_text, options,
-                         o->bias ? "" : ", no bias");
+    return ek_module_new(def, "%s(%lld, %lld, %s%s%s%s)", def->type, (long long)in, (long long)out, kernel_text, options,
+                         o->weight_standardization ? EK_STANDARDIZED_TEXT : "", o->bias ? "" : EK_NO_BIAS_TEXT);
 }
 
 static ek_module *make_conv(int dims, int64_t in, int64_t out, const int64_t kernel[2], const ek_conv_layer_opts *opts)
@@ -95,13 +95,8 @@ static ek_module *make_conv(int dims, int64_t in, int64_t out, const int64_t ker
     }
     layer->opts.groups = o.groups;
     double fan_in = (double)(in / o.groups) * (double)kernel[0] * (dims == 2 ? (double)kernel[1] : 1);
-    ek_init init = {EK_INIT_UNIFORM, 1 / sqrt(fan_in)};
-    ek_shape shape = {dims + 2, {out, in / o.groups, kernel[0], kernel[1]}};
-    layer->weight = ek_module_add_parameter(module, "weight", shape, init, true);
-    if (layer->weight && o.bias)
-        layer->bias = ek_module_add_parameter(module, "bias", EK_SHAPE(out), init, false);
-    module->bias_axis = o.bias ? 1 : 0;
-    return ek_module_complete(module, layer->weight && (layer->bias || !o.bias));
+    const ek_shape shape = {dims + 2, {out, in / o.groups, kernel[0], kernel[1]}};
+    return ek_module_complete(module, ek_weights_add(module, shape, fan_in, 1, o.bias, o.weight_standardization));
 }
 
 ek_module *ek_conv1d_layer(int64_t in_channels, int64_t out_channels, int64_t kernel, const ek_conv_layer_opts *opts)

@@ -21,6 +21,14 @@ typedef struct ek_slots {
     int n, capacity;
 } ek_slots;
 
+/* The weight and bias of a linear or convolution layer, first in its state (weights.c). */
+typedef struct ek_weights {
+    ek_tensor *weight; /* [out, …] */
+    ek_tensor *bias;   /* [out], or NULL */
+    int axis;          /* of the layer's output that has size `out`: 1 or −1 */
+    bool standardized;
+} ek_weights;
+
 /* Where a layer keeps one running mean and variance, and the number of batches behind it. */
 typedef struct ek_running_pair {
     ek_tensor *mean, *var; /* element `at` of both */
@@ -62,6 +70,7 @@ struct ek_module {
      * its mode, and joins them in here instead of moving the running ones. */
     struct ek_pooled *pooled;
     bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
+    ek_weights *weights; /* of a linear or convolution layer */
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
 };
@@ -101,6 +110,15 @@ ek_status ek_cause_of_null(void);
 ek_module *ek_module_complete(ek_module *module, bool complete);
 /* Is it one of ek_sequential? */
 bool ek_module_is_sequential(const ek_module *module);
+
+/* ---- linear and convolution layers (weights.c) ------------------------------------------------------------------- */
+/* Adds weight and bias (if wanted), both uniform in ±1/√fan_in; false when that failed or weights cannot be
+ * standardized. */
+bool ek_weights_add(ek_module *module, ek_shape shape, double fan_in, int axis, bool bias, bool standardized);
+/* The weight to be used: as it is, or standardized. */
+ek_tensor *ek_weights_use(ek_tape *tape, const ek_weights *weights);
+#define EK_STANDARDIZED_TEXT ", weight standardization"
+#define EK_NO_BIAS_TEXT ", no bias"
 
 /* ---- dropout (dropout.c) ----------------------------------------------------------------------------------------- */
 /* A stream of masks; it moves with forwards that succeed.  Its owner sets module->rng to &stream.rng. */

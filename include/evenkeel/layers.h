@@ -229,6 +229,26 @@ EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
  * element.  Whatever fails, nothing has changed. */
 EK_API ek_status ek_batch_norm_recalibrate(ek_module *net, ek_tensor *(*next_batch)(void *user), void *user, int64_t n);
 
+/* Gradient accumulation.  From ek_module_begin_pooling() on, forwards in training leave the running statistics of every
+ * norm at or below `module` alone and gather theirs; ek_module_commit_statistics(), to be called after each optimizer
+ * step, moves them once, as one batch of all that was gathered would have done: for BatchNorm by the mean and SS/(K−1)
+ * of all K elements, the differences between the micro-batches included (of the other norms as ek_batch_norm_recalibrate
+ * says), and one batch is counted.  Each micro-batch is still normalized by its own statistics.
+ *
+ *     ek_module_begin_pooling(net);
+ *     for each step:
+ *         for each micro-batch: forward, backward, ek_tape_reset
+ *         optimizer step, ek_module_commit_statistics(net)
+ *
+ * A forward that fails, or whose statistics are not finite, adds nothing.  A pool that is empty, or holds one element,
+ * moves nothing, and one that is not finite in the buffers' type is refused as a batch would be.  Pooling goes on after a
+ * commit.  begin_pooling again, and ek_module_init(), throw away what was gathered; end_pooling does too and goes back to
+ * moving with every forward.  Pools are not saved: commit first.  EK_ERR_ARGUMENT: no norm with running statistics;
+ * EK_ERR_STATE: commit or end where none pools. */
+EK_API ek_status ek_module_begin_pooling(ek_module *module);
+EK_API ek_status ek_module_commit_statistics(ek_module *module);
+EK_API ek_status ek_module_end_pooling(ek_module *module);
+
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */
 #define EK_MOMENTUM_CUMULATIVE (-1.0)
 /* channel_axis: where (N, …, C, …) keeps its channels. */

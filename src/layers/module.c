@@ -137,6 +137,7 @@ static void free_one(ek_module *module)
         module->def.destroy(ek_module_state(module));
     free_slots(&module->parameters);
     free_slots(&module->buffers);
+    ek_release(module->gathered);
     ek_release(module->children);
     ek_release(module->description);
     ek_release(module->name);

@@ -45,6 +45,7 @@ static void forget_batches(ek_module *module)
 {
     channel_norm *norm = ek_module_state(module);
     norm->non_finite_batches = 0;
+    ek_running_forget_gathered(module);
 }
 
 static void note(const ek_module *module, char *text)
@@ -104,6 +105,7 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         module->choose_statistics = choose_statistics;
         module->non_finite_batches = &norm->non_finite_batches;
         module->statistics = &norm->statistics;
+        module->momentum = &norm->momentum;
         module->num_pairs = spec->num_features;
         module->running_pair = running_pair;
     }
@@ -286,27 +288,6 @@ static int64_t elements(const norm_batch *batch, int64_t row)
     return batch->length ? batch->length[row] * batch->count : batch->count;
 }
 
-/* Means over the rows that have them of one channel's mean and variance. */
-static void pool(const norm_batch *batch, int64_t channels, int64_t channel, double *mean, double *variance)
-{
-    int64_t means = 0, variances = 0;
-    *mean = *variance = 0;
-    for (int64_t r = 0; r < batch->rows; r++) {
-        const int64_t k = elements(batch, r), at = r * channels + channel;
-        const double correction = batch->as_it_is ? 1 : (double)k / (double)(k - 1);
-        if (k > 0) {
-            *mean += batch->mean[at];
-            means++;
-        }
-        if (k > 1) {
-            *variance += correction * batch->var[at];
-            variances++;
-        }
-    }
-    *mean /= (double)means;
-    *variance /= (double)variances;
-}
-
 /* Joins one channel's statistics with those of other batches. */
 static void join(const norm_batch *batch, int64_t channels, int64_t channel, ek_pooled *pooled)
 {
@@ -325,41 +306,64 @@ static void join(const norm_batch *batch, int64_t channels, int64_t channel, ek_
     pooled->batches++;
 }
 
+/* The denominator of the batch's variance, > 0 where it has one. */
+static int64_t freedom(const norm_batch *batch)
+{
+    int64_t total = batch->per_sample ? 0 : -1;
+    for (int64_t r = 0; r < batch->rows; r++)
+        total += batch->per_sample ? elements(batch, r) > 1 : elements(batch, r);
+    return total;
+}
+
+static ek_pooled total(const norm_batch *batch, int64_t channels, int64_t channel)
+{
+    ek_pooled all = {0};
+    join(batch, channels, channel, &all);
+    return all;
+}
+
+/* Can the buffers hold the batch's statistics?  If not, it is counted as refused. */
+static bool fits(ek_module *module, const norm_batch *batch)
+{
+    channel_norm *norm = ek_module_state(module);
+    for (int64_t c = 0; c < norm->num_features; c++) {
+        const ek_pooled all = total(batch, norm->num_features, c);
+        if (!ek_running_fits(norm->running_mean, all.mean) ||
+            (all.freedom > 0 && !ek_running_fits(norm->running_var, ek_pooled_variance(&all)))) {
+            norm->non_finite_batches++;
+            ek_running_warn_refused(module, "channel", c, norm->non_finite_batches);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void update(ek_module *module, const void *data, bool succeeded)
 {
     const norm_batch *batch = data;
     channel_norm *norm = ek_module_state(module);
     const int64_t channels = norm->num_features;
-    if (!succeeded)
+    ek_pooled *pool = ek_running_pool(module);
+    if (!succeeded || (!module->pooled && !fits(module, batch)))
         return;
-    for (int64_t c = 0; module->pooled && c < channels; c++)
-        join(batch, channels, c, &module->pooled[c]);
-    if (module->pooled)
+    for (int64_t c = 0; pool && c < channels; c++)
+        join(batch, channels, c, &pool[c]);
+    if (pool)
         return;
-    double mean, variance;
-    for (int64_t c = 0; c < channels; c++) {
-        pool(batch, channels, c, &mean, &variance);
-        if (!ek_running_fits(norm->running_mean, mean) || !ek_running_fits(norm->running_var, variance)) {
-            norm->non_finite_batches++;
-            ek_running_warn_refused(module, "channel", c, norm->non_finite_batches);
-            return;
-        }
-    }
     int64_t *count = norm->num_batches_tracked->data;
     ++*count;
     const double fraction = ek_running_fraction(norm->momentum, *count);
     for (int64_t c = 0; c < channels; c++) {
-        pool(batch, channels, c, &mean, &variance);
-        ek_running_move(norm->running_mean, c, fraction, mean);
-        ek_running_move(norm->running_var, c, fraction, variance);
+        const ek_pooled all = total(batch, channels, c);
+        ek_running_move(norm->running_mean, c, fraction, all.mean);
+        ek_running_move(norm->running_var, c, fraction, ek_pooled_variance(&all));
     }
 }
 
 ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch)
 {
-    const int64_t least = module->pooled ? 1 : 2; /* a single value does say something among those of other batches */
-    bool any = false;
-    for (int64_t r = 0; r < batch->rows; r++)
-        any = any || elements(batch, r) >= least;
+    bool any = freedom(batch) > 0;
+    for (int64_t r = 0; ek_running_pool(module) && r < batch->rows; r++)
+        any = any || elements(batch, r) > 0; /* a single value does say something among those of other batches */
     return any ? ek_after_forward(tape, module, update, batch, sizeof *batch) : EK_OK;
 }

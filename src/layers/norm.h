@@ -98,6 +98,12 @@ typedef struct ek_pooled {
 double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean);
 /* The same with their sum of squares; the variance is the unbiased one. */
 void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares);
+double ek_pooled_variance(const ek_pooled *pooled);
+/* Where statistics are joined instead of moving the running ones: a recalibration's pairs, or else those gathered of
+ * micro-batches; NULL: nowhere. */
+ek_pooled *ek_running_pool(const ek_module *module);
+/* Throws away what was gathered. */
+void ek_running_forget_gathered(ek_module *module);
 
 /* ---- running statistics of a norm over channels (norm.c) --------------------------------------------------------- */
 /* Which statistics this forward normalizes by, and whether it moves the running ones. */
@@ -114,8 +120,9 @@ typedef struct norm_batch {
     bool as_it_is;         /* the variance is taken as it is, not made unbiased by K/(K−1) */
     bool per_sample;       /* rows are samples, each with statistics of its own, of which the mean is wanted */
 } norm_batch;
-/* Moves the running statistics once the outermost forward has succeeded, toward the means over rows of both.  Where no
- * row brings a variance nothing moves, the counter of batches neither. */
+/* Moves the running statistics once the outermost forward has succeeded, or pools those of the batch.  Rows are the parts
+ * of one batch, whose statistics are those of all its elements; or samples, over which both are averaged.  Where there is
+ * no variance nothing moves, the counter of batches neither. */
 ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch);
 
 #endif

@@ -52,11 +52,6 @@ static void end(const recalibration *r)
     }
 }
 
-static double variance_of(const ek_pooled *pooled)
-{
-    return pooled->squares / pooled->freedom;
-}
-
 static ek_status refuse(const ek_module *net, const ek_module *module, const char *what)
 {
     char name[EK_NAME_BYTES];
@@ -73,7 +68,7 @@ static ek_status check_pools(const ek_module *net, int64_t batch)
             const ek_pooled *pooled = &m->pooled[i];
             const ek_running_pair pair = m->running_pair(m, i);
             if (pooled->batches && !(ek_running_fits(pair.mean, pooled->mean) &&
-                                     (!(pooled->freedom > 0) || ek_running_fits(pair.var, variance_of(pooled))))) {
+                                     (!(pooled->freedom > 0) || ek_running_fits(pair.var, ek_pooled_variance(pooled))))) {
                 char what[120];
                 snprintf(what, sizeof what, "with batch %lld the statistics are not finite", (long long)batch);
                 return refuse(net, m, what);
@@ -122,7 +117,7 @@ static void commit(const ek_module *net)
                 continue;
             const ek_running_pair pair = m->running_pair(m, i);
             ek_running_set(pair.mean, pair.at, m->pooled[i].mean);
-            ek_running_set(pair.var, pair.at, variance_of(&m->pooled[i]));
+            ek_running_set(pair.var, pair.at, ek_pooled_variance(&m->pooled[i]));
             ((int64_t *)pair.num_batches_tracked->data)[pair.tracked_at] = m->pooled[i].batches;
         }
 }

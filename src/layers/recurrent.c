@@ -138,7 +138,7 @@ static ek_running_pair running_pair(const ek_module *module, int64_t i)
 static void join(const ek_module *module, const pending_update *batch, int64_t steps)
 {
     const recurrent *layer = ek_module_state(module);
-    ek_pooled *pooled = module->pooled + batch->cell * pairs_of_cell(layer);
+    ek_pooled *pooled = ek_running_pool(module) + batch->cell * pairs_of_cell(layer);
     for (int site = 0; site < layer->sites; pooled += pairs_of_site(layer, site++))
         for (int64_t i = 0, units = site_units(layer, site); i < steps * units; i++) {
             const double count = (double)batch->rows->count[i / units];
@@ -155,13 +155,13 @@ static void update(ek_module *module, const void *data, bool succeeded)
     const int64_t steps = reported_steps(layer, batch->rows);
     if (!succeeded)
         return;
-    if (module->pooled) {
-        join(module, batch, steps);
-        return;
-    }
-    const int64_t bad = find_non_finite(layer, batch, steps);
+    const int64_t bad = module->pooled ? -1 : find_non_finite(layer, batch, steps);
     if (bad >= 0) {
         ek_running_warn_refused(module, "step", bad, ++layer->non_finite_batches);
+        return;
+    }
+    if (ek_running_pool(module)) {
+        join(module, batch, steps);
         return;
     }
     for (int64_t s = 0; s < steps; s++) {
@@ -498,6 +498,7 @@ static void forget_batches(ek_module *module)
 {
     recurrent *layer = ek_module_state(module);
     layer->non_finite_batches = 0;
+    ek_running_forget_gathered(module);
 }
 
 static void destroy(void *state)
@@ -560,6 +561,7 @@ static ek_module *recurrent_new(const ek_module_def *def, const ek_op *op, int64
         module->choose_statistics = choose_statistics;
         module->non_finite_batches = &layer->non_finite_batches;
         module->statistics = &layer->opts.statistics;
+        module->momentum = &layer->opts.momentum;
         module->num_pairs = layer->cells * pairs_of_cell(layer);
         module->running_pair = running_pair;
     }

@@ -82,13 +82,23 @@ double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean)
     const double before = pooled->elements, share = elements / (before + elements), distance = mean - pooled->mean;
     pooled->elements += elements;
     pooled->mean += distance * share;
-    return distance * distance * before * share;
+    return before * share * distance * distance; /* in this order 0 where it is the first, however large */
 }
 
 void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares)
 {
     pooled->squares += squares + ek_pooled_join_mean(pooled, elements, mean);
     pooled->freedom = pooled->elements - 1;
+}
+
+double ek_pooled_variance(const ek_pooled *pooled)
+{
+    return pooled->squares / pooled->freedom;
+}
+
+ek_pooled *ek_running_pool(const ek_module *module)
+{
+    return module->pooled ? module->pooled : module->gathered;
 }
 
 /* ---- for every layer of a net ------------------------------------------------------------------------------------ */

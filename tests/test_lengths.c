@@ -107,6 +107,21 @@ START_TEST(bad_lengths_are_refused)
 }
 END_TEST
 
+/* Without elements a tensor may have so many steps that the bytes of their lengths are more than a size_t counts. */
+START_TEST(lengths_beyond_all_memory_are_refused)
+{
+    const int64_t length[] = {50};
+    for (int64_t less = 1; less < 5; less++) {
+        ek_tensor *x = ek_zeros(EK_F32, EK_SHAPE(1, (INT64_C(1) << 61) - less, 0));
+        ck_assert_ptr_nonnull(x);
+        ck_assert_int_eq(ek_tensor_set_lengths(x, length, 1, 0, 1), EK_ERR_MEMORY);
+        ck_error(EK_ERR_MEMORY, "out of memory: the allocator refused");
+        ck_assert_ptr_null(ek_tensor_lengths(x));
+        ek_tensor_free(x);
+    }
+}
+END_TEST
+
 /* ---- what ops pass on -------------------------------------------------------------------------------------------- */
 
 /* Other inputs of a rule's expression, freed after it. */
@@ -573,6 +588,7 @@ int main(void)
     TCase *tcase = tcase_create("lengths");
     tcase_add_test(tcase, lengths_are_set_and_cleared);
     tcase_add_test(tcase, bad_lengths_are_refused);
+    tcase_add_test(tcase, lengths_beyond_all_memory_are_refused);
     tcase_add_loop_test(tcase, ops_pass_lengths_on, 0, N_RULES);
     tcase_add_loop_test(tcase, without_lengths_none_come_out, 0, N_RULES);
     tcase_add_test(tcase, masks_pass_through_windows_and_joins);

@@ -417,6 +417,9 @@ START_TEST(long_texts)
     opts.truncate = true;
     ck_refused(EK_ERR_ARGUMENT, "sequence_loader: truncate needs max_steps, the number of steps to cut texts to, got 0",
                ek_sequence_loader_new(text, vocabulary, 3, &opts));
+    opts = (ek_sequence_loader_opts){.unknown = (ek_unknown)2};
+    ck_refused(EK_ERR_ARGUMENT, "sequence_loader: expected unknown to be EK_UNKNOWN_MAP or EK_UNKNOWN_REFUSE, got 2",
+               ek_sequence_loader_new(text, vocabulary, 3, &opts));
     ek_vocabulary_free(vocabulary);
     ek_text_free(text);
 }

@@ -31,6 +31,9 @@ static ek_status check_options(const char *who, const ek_sequence_loader_opts *o
     if (o->truncate && o->max_steps == 0)
         return ek_fail(EK_ERR_ARGUMENT, "%s: truncate needs max_steps, the number of steps to cut texts to, got 0",
                        who);
+    if (o->unknown != EK_UNKNOWN_MAP && o->unknown != EK_UNKNOWN_REFUSE)
+        return ek_fail(EK_ERR_ARGUMENT, "%s: expected unknown to be EK_UNKNOWN_MAP or EK_UNKNOWN_REFUSE, got %d", who,
+                       (int)o->unknown);
     return EK_OK;
 }
 

@@ -137,7 +137,8 @@ void ek_fill(ek_tensor *t, double value);
 ek_status ek_tensor_need_grad_buffer(ek_tensor *leaf);
 
 /* ---- lengths (lengths.c) ---------------------------------------------------------------------------------------- */
-/* The memory of lengths: at most n·steps valid steps fit, so that it can be filled anew for the same n and steps. */
+/* The memory of lengths: at most n·steps valid steps fit, so that it can be filled anew for the same n and steps.
+ * SIZE_MAX, which no allocator gives, where that is more than there are numbers for. */
 size_t ek_lengths_bytes(int64_t n, int64_t steps);
 /* A copy in that much memory, made elsewhere. */
 const ek_lengths *ek_lengths_copy_to(void *memory, const ek_lengths *lengths);

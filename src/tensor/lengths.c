@@ -5,7 +5,11 @@
 
 size_t ek_lengths_bytes(int64_t n, int64_t steps)
 {
-    return sizeof(ek_lengths) + (size_t)(2 * n + 1 + n * steps) * sizeof(int64_t);
+    const size_t header = sizeof(ek_lengths) + sizeof(int64_t), most = (SIZE_MAX - header) / sizeof(int64_t);
+    /* A tensor without elements may have axes whose product is near the end of what there are numbers for. */
+    if ((uint64_t)steps > most - 2 || (n > 0 && (uint64_t)n > most / ((uint64_t)steps + 2)))
+        return SIZE_MAX;
+    return header + (size_t)n * ((size_t)steps + 2) * sizeof(int64_t);
 }
 
 /* A header in front of arrays for n sequences of so many steps; `total` and the arrays are still to be filled. */

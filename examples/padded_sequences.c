@@ -457,8 +457,8 @@ static void conclude_shifts(const shift *shifts)
         printf("LayerNorm per word CHANGED in %lld values.\n", (long long)differing);
 }
 
-/* The largest loss of accuracy between service as in training and alone, over the shares, in points; it counts as seen
- * when it is at least a point and twice its standard error over the seeds. */
+/* The largest loss of accuracy between service as in training and alone, over the shares, in points.  True when that
+ * one is at least a point and twice its standard error over the seeds. */
 static bool largest_loss(const experiment *e, int kind, double *loss, int *share)
 {
     bool seen = false;
@@ -469,10 +469,10 @@ static bool largest_loss(const experiment *e, int kind, double *loss, int *share
         for (int s = 0; s < e->seeds; s++)
             losses[s] = e->results[kind][i][s].padded - e->results[kind][i][s].alone;
         mean_and_spread(losses, (int)e->seeds, &mean, &spread);
-        seen |= mean >= 1 && mean >= 2 * spread / sqrt((double)e->seeds);
         if (mean > *loss) {
             *loss = mean;
             *share = i;
+            seen = mean >= 1 && mean >= 2 * spread / sqrt((double)e->seeds);
         }
     }
     return seen;
@@ -488,9 +488,11 @@ static void conclude_accuracy(const experiment *e)
             continue;
         const bool seen = largest_loss(e, n, &loss, &share);
         printf("  %-22s %5.1f at %-5s  %s\n", nets[n].label, loss, share_labels[share],
-               seen                 ? "hurt by the padding it was trained over"
-               : nets[n].norm == BN ? "not hurt: in service its running statistics are used, whatever the padding"
-                                    : "NOT hurt beyond chance in this run");
+               nets[n].norm == BN && loss == 0
+                   ? "not hurt: in service its running statistics are used, whatever the padding"
+               : e->seeds < 2 ? "one seed says nothing of chance"
+               : seen         ? "hurt by the padding it was trained over"
+                              : "NOT hurt beyond chance in this run");
     }
     double largest = 0;
     for (int n = 0; n < N_NETS; n++)
@@ -504,13 +506,14 @@ static void conclude_accuracy(const experiment *e)
     else
         printf("Masked norms, LayerNorm per word and no norm: no run moved by more than %.1f points with the share, "
                "padded or alone.\n", largest);
-    printf("BatchNorm trained over padding against masked, served alone, in points of accuracy:\n ");
+    printf("BatchNorm trained over padding against masked, served alone, in points of accuracy%s:\n ",
+           e->seeds < 2 ? "; one seed says nothing of chance" : "");
     for (int i = 0; i < N_SHARES; i++) {
         double gains[MOST_SEEDS], mean, spread;
         for (int s = 0; s < e->seeds; s++)
             gains[s] = e->results[BN_OVER_PADDING][i][s].alone - e->results[BN_MASKED][i][s].alone;
         mean_and_spread(gains, (int)e->seeds, &mean, &spread);
-        const bool chance = fabs(mean) <= 2 * spread / sqrt((double)e->seeds);
+        const bool chance = e->seeds > 1 && fabs(mean) <= 2 * spread / sqrt((double)e->seeds);
         printf("%s %+.1f ± %.1f at %s%s", i == N_SHARES / 2 ? ",\n " : i ? "," : "", mean, spread, share_labels[i],
                chance ? " (chance)" : "");
     }

@@ -81,6 +81,7 @@ ek_sequence_loader *open_texts(const ek_text *text, const ek_vocabulary *vocabul
     opts.seed = seed;
     opts.bucket = bucket;
     opts.merge_last = true; /* BatchNorm cannot train on one text */
+    opts.pad_to = 2;        /* InstanceNorm refuses tensors of one step, which texts of one letter would be */
     const int64_t n = ek_text_size(text);
     return ek_sequence_loader_new(text, vocabulary, n < size ? n : size, &opts);
 }

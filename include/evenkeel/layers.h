@@ -249,6 +249,24 @@ EK_API ek_status ek_module_begin_pooling(ek_module *module);
 EK_API ek_status ek_module_commit_statistics(ek_module *module);
 EK_API ek_status ek_module_end_pooling(ek_module *module);
 
+/* For inference: folds each BatchNorm that stands right behind a linear or convolution layer in one ek_sequential, at
+ * or below `net`, into that layer.  With s = γ/√(running_var + eps) the weight becomes s·w, and the bias
+ * s·(b − running_mean) + β, which a layer without a bias gets.  The output is the same up to rounding, lengths included.
+ *
+ * The norm becomes an "identity" without parameters and buffers, so names and indices of all other modules stay: a file
+ * of a folded net is loaded into an equal net that has been folded.  A layer's weight_standardization is folded, too,
+ * and off from then on.  `folded` (may be NULL) receives how many norms were folded.  Left alone are norms without
+ * running statistics, norms that are EK_STATS_BATCH or have their channels on another axis than the layer its outputs,
+ * and those for which a folded number would not be finite.  A norm with channel_axis 1 behind a linear layer is taken
+ * for one on (N, C); its identity refuses (N, C, L).
+ *
+ * Everything has to be in evaluation mode (EK_ERR_STATE), no tape may hold a forward of the net, and no module of your
+ * own may use a layer that is folded without its norm.  ek_module_train() has no effect on folded norms.  Gradients of
+ * what changes are dropped.  Optimizers made before keep the layer's weight and bias, whose values change under their
+ * momentum, and the γ and β that are gone; they do not know an added bias: make a new one.  When memory runs out nothing
+ * has changed. */
+EK_API ek_status ek_fold_batch_norm(ek_module *net, int *folded);
+
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */
 #define EK_MOMENTUM_CUMULATIVE (-1.0)
 /* channel_axis: where (N, …, C, …) keeps its channels. */

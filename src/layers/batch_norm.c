@@ -36,6 +36,11 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     return ek_norm_close(tape, &in, y);
 }
 
+bool ek_module_is_batch_norm(const ek_module *module)
+{
+    return module->def.forward == batch_norm_forward;
+}
+
 static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max_ndim, int64_t num_features,
                                  const ek_batch_norm_opts *opts)
 {

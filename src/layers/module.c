@@ -122,21 +122,27 @@ void *ek_module_state(const ek_module *module)
     return module ? (char *)module + STATE_OFFSET : NULL;
 }
 
-static void free_slots(ek_slots *slots)
+void ek_slots_drop_last(ek_slots *slots)
 {
-    for (int i = 0; i < slots->n; i++) {
-        ek_tensor_free(slots->at[i].tensor);
-        ek_release(slots->at[i].name);
-    }
+    const ek_slot *last = &slots->at[--slots->n];
+    ek_tensor_free(last->tensor);
+    ek_release(last->name);
+}
+
+void ek_slots_free(ek_slots *slots)
+{
+    while (slots->n)
+        ek_slots_drop_last(slots);
     ek_release(slots->at);
+    *slots = (ek_slots){0};
 }
 
 static void free_one(ek_module *module)
 {
     if (module->def.destroy)
         module->def.destroy(ek_module_state(module));
-    free_slots(&module->parameters);
-    free_slots(&module->buffers);
+    ek_slots_free(&module->parameters);
+    ek_slots_free(&module->buffers);
     ek_release(module->gathered);
     ek_release(module->children);
     ek_release(module->description);

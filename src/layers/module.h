@@ -110,6 +110,9 @@ ek_status ek_module_attach(ek_module *module, const char *name, ek_module *child
 ek_status ek_cause_of_null(void);
 /* The end of a constructor: the module if it is complete, or NULL after freeing it. */
 ek_module *ek_module_complete(ek_module *module, bool complete);
+/* Takes the last slot away, or all of them. */
+void ek_slots_drop_last(ek_slots *slots);
+void ek_slots_free(ek_slots *slots);
 /* Is it one of ek_sequential? */
 bool ek_module_is_sequential(const ek_module *module);
 

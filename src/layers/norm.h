@@ -58,6 +58,9 @@ ek_tensor *ek_norm_close(ek_tape *tape, const norm_input *in, ek_tensor *y);
 /* Reads x for a norm over channels, or EK_ERR_SHAPE that says what was expected. */
 bool ek_channel_norm_read(const ek_module *module, ek_tape *tape, ek_tensor *x, norm_input *in);
 
+/* Is it one of ek_batch_norm1d, 2d, 3d? */
+bool ek_module_is_batch_norm(const ek_module *module);
+
 /* The failure of statistics over one value per channel. */
 void ek_norm_refuse_single(const ek_module *module, const ek_tensor *x);
 

@@ -356,6 +356,78 @@ EK_API ek_module *ek_switchable_norm_sequence(int64_t num_features, const ek_swi
 EK_API ek_module *ek_switchable_norm2d(int64_t num_features, const ek_switchable_norm_opts *opts);
 EK_API ek_module *ek_switchable_norm3d(int64_t num_features, const ek_switchable_norm_opts *opts);
 
+/* ---- the norm report ---------------------------------------------------------------------------------------------
+ * How the norms of a net fare on a batch: how far the batch's statistics stray from the running ones, which channels
+ * have nothing to normalize, how much of the activation behind each norm is saturated, what SwitchableNorm mixes.
+ *
+ * A report is one forward of a batch, looked at from outside.  It costs that forward and two passes over the input of
+ * each norm; a net that no report is being made of does nothing for it.
+ */
+/* Over channels, groups or parameters; all NaN where it does not apply, or one of the values is NaN. */
+typedef struct ek_spread {
+    double mean, min, max;
+} ek_spread;
+
+/* One norm.  What does not apply is NaN, "" or −1; of a layer applied more than once the last time is reported. */
+typedef struct ek_norm_report_row {
+    const char *name;  /* of the layer in the net; of a recurrent one with that of the norm in it: "1.ih_l0" */
+    const char *layer; /* its description */
+    const char *note;  /* what is not reported, and why */
+    int64_t calls;     /* how often the forward used the layer; 0: nothing below comes from the batch */
+
+    bool has_running;              /* running statistics are kept */
+    ek_norm_statistics statistics; /* which ones are to be used, as set */
+    bool uses_running;             /* this forward normalized by them */
+    int64_t batches;               /* that moved them; per step in a recurrent layer: those of the first step */
+    int64_t refused_batches;       /* that were not finite (ek_module_non_finite_batches) */
+
+    int64_t groups; /* channels (BatchNorm, SwitchableNorm), samples' groups (IN, GN), positions (LN, RMS), or units of
+                       each step (recurrent), with more than one element in this batch */
+    ek_spread mean_drift;     /* |batch mean − running mean|/√(running var + eps) */
+    int64_t worst_channel;    /* where that is largest; recurrent: step·units + unit */
+    ek_spread variance_ratio; /* (batch var + eps)/(running var + eps), the batch's as it would enter the running one */
+    ek_spread variance;       /* of the groups: biased, as for normalizing; RMSNorm: mean(x²) */
+    double near_zero;         /* share of the groups whose variance is at most opts.near_zero */
+    ek_spread gamma, beta;    /* |γ| and |β| */
+
+    const char *activation; /* type of the activation that takes the norm's output, "" for none */
+    double saturation;      /* share of its outputs at its flat ends: |tanh| > 0.99, sigmoid outside 0.01 … 0.99, relu 0 */
+
+    double mean_mixture[3], var_mixture[3]; /* SwitchableNorm: shares of IN, LN, BN; 0 for one that is left out */
+} ek_norm_report_row;
+
+/* near_zero: each layer's own eps, from which on it is eps rather than the input that sets the scale. */
+#define EK_NEAR_ZERO_EPS (-1.0)
+typedef struct ek_norm_report_opts {
+    double near_zero; /* variances up to this count as near zero; default EK_NEAR_ZERO_EPS */
+} ek_norm_report_opts;
+EK_API ek_norm_report_opts ek_norm_report_opts_default(void);
+
+typedef struct ek_norm_report ek_norm_report;
+/* Runs one forward of `net` on x, with every layer in the mode (training, evaluation) it is in, and reports each norm
+ * at or below `net` in the order of its layers.  Parameters, running statistics, counters, random streams and modes
+ * stay as they are, and observers see nothing of it.  Where x carries lengths, valid steps alone count.
+ *
+ * The activation of a norm is the module that takes its output, also past reshapes (ek_flatten_layer) and the sum of an
+ * ek_residual() that the norm ends.  Recurrent BatchNorm is compared step by step, each step with the running statistics
+ * that stand for it.
+ *
+ * The report does not need net or x any more; free it with ek_norm_report_free().  NULL on failure: EK_ERR_ARGUMENT for
+ * NULL, a near_zero that is negative or NaN, or a net without a norm; else what the forward failed with. */
+EK_API ek_norm_report *ek_norm_report_new(ek_module *net, ek_tensor *x, const ek_norm_report_opts *opts);
+EK_API void ek_norm_report_free(ek_norm_report *report);
+/* Rows, by index and by name; they belong to the report.  NULL with EK_ERR_ARGUMENT for one there is not. */
+EK_API int ek_norm_report_size(const ek_norm_report *report);
+EK_API const ek_norm_report_row *ek_norm_report_at(const ek_norm_report *report, int i);
+EK_API const ek_norm_report_row *ek_norm_report_find(const ek_norm_report *report, const char *name);
+/* An aligned table, then mixtures and notes; "-" stands for what does not apply. */
+EK_API ek_status ek_norm_report_print(const ek_norm_report *report, FILE *out);
+/* A line per norm, after a line with the names of the columns if `header`.  The first column is `step`, so that reports
+ * made during training go into one file; then the fields of ek_norm_report_row in their order, _mean, _min and _max for
+ * each spread and _in, _ln, _bn for each mixture; the statistics as "batch", "running", "frozen" or "own" (of a norm
+ * that keeps none).  What does not apply is empty. */
+EK_API ek_status ek_norm_report_csv(const ek_norm_report *report, int64_t step, bool header, FILE *out);
+
 /* ---- recurrent layers -------------------------------------------------------------------------------------------- */
 /* Where sequences stand: to be said, since (N, T, D) and (T, N, D) look alike. */
 typedef enum ek_sequence_layout {

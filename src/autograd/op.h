@@ -232,9 +232,21 @@ typedef struct ek_pending {
     void *data;
 } ek_pending;
 
-/* To be shown the output of every module in place of the modules' own observers. */
+/* BatchNorm's statistics of the batch at each step of a recurrent layer: [steps][units], biased variances. */
+typedef struct ek_watched_steps {
+    int norm; /* which of the layer's norms, as its norm_at counts them */
+    int64_t steps, units;
+    const int64_t *count;        /* [steps] sequences that have the step, two or more */
+    const int64_t *running_step; /* [steps] the row of the running tables that stands for it */
+    const double *mean, *var;
+} ek_watched_steps;
+
+/* To be shown what every module takes and gives, in place of the modules' own observers. */
 typedef struct ek_watch {
-    void (*output)(const struct ek_watch *watch, const struct ek_module *module, const ek_tensor *y);
+    void (*output)(const struct ek_watch *watch, const struct ek_module *module, const ek_tensor *x,
+                   const ek_tensor *y);
+    void (*steps)(const struct ek_watch *watch, const struct ek_module *module,
+                  const ek_watched_steps *statistics); /* NULL: not wanted */
 } ek_watch;
 
 typedef struct ek_chunk ek_chunk;

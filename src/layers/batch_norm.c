@@ -41,12 +41,21 @@ bool ek_module_is_batch_norm(const ek_module *module)
     return module->def.forward == batch_norm_forward;
 }
 
+static bool batch_norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    ek_channel_norm_traits(module, traits);
+    return i == 0;
+}
+
 static ek_module *batch_norm_new(const ek_module_def *def, int min_ndim, int max_ndim, int64_t num_features,
                                  const ek_batch_norm_opts *opts)
 {
     ek_batch_norm_opts defaults = ek_batch_norm_opts_default();
     channel_norm_spec spec = {min_ndim, max_ndim, num_features, opts ? opts : &defaults, 1, 1, true};
-    return ek_channel_norm_new(def, &spec);
+    ek_module *module = ek_channel_norm_new(def, &spec);
+    if (module)
+        module->norm_at = batch_norm_at;
+    return module;
 }
 
 static const ek_module_def batch_norm1d_def = {"batch_norm1d", batch_norm_forward, NULL, sizeof(channel_norm)};

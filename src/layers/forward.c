@@ -74,7 +74,7 @@ static ek_tensor *call(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forwar
                 module->description);
         return NULL;
     }
-    return ek_module_show(module, tape, y) == EK_OK ? y : NULL;
+    return ek_module_show(module, tape, x, y) == EK_OK ? y : NULL;
 }
 
 static ek_status check(ek_module *module, const ek_tape *tape, const ek_tensor *x)

@@ -42,6 +42,15 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     return ek_norm_close(tape, &in, ek_normalize(tape, in.x, norm->weight, norm->bias, NULL, NULL, &opts, NULL));
 }
 
+static bool group_norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    const group_norm *norm = ek_module_state(module);
+    *traits = (norm_traits){.groups = GROUPS_PER_SAMPLE, .eps = norm->eps, .channel_axis = norm->channel_axis,
+                            .channels = norm->num_channels, .channels_per_group = norm->num_channels / norm->num_groups,
+                            .center = true, .weight = norm->weight, .bias = norm->bias};
+    return i == 0;
+}
+
 static const ek_module_def group_norm_def = {"group_norm", group_norm_forward, NULL, sizeof(group_norm)};
 
 ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_group_norm_opts *opts)
@@ -59,6 +68,7 @@ ek_module *ek_group_norm(int64_t num_groups, int64_t num_channels, const ek_grou
         return NULL;
     if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return ek_module_complete(module, false);
+    module->norm_at = group_norm_at;
     group_norm *norm = ek_module_state(module);
     *norm = (group_norm){num_groups, num_channels, opts->channel_axis, opts->eps, NULL, NULL};
     if (opts->affine) {

@@ -49,12 +49,22 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     return ek_norm_close(tape, &in, y);
 }
 
+static bool instance_norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    ek_channel_norm_traits(module, traits);
+    traits->groups = GROUPS_PER_SAMPLE;
+    return i == 0;
+}
+
 static ek_module *instance_norm_new(const ek_module_def *def, int ndim, int64_t num_features,
                                     const ek_instance_norm_opts *opts)
 {
     ek_instance_norm_opts defaults = ek_instance_norm_opts_default();
     channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1, true};
-    return ek_channel_norm_new(def, &spec);
+    ek_module *module = ek_channel_norm_new(def, &spec);
+    if (module)
+        module->norm_at = instance_norm_at;
+    return module;
 }
 
 static const ek_module_def instance_norm1d_def = {"instance_norm1d", instance_norm_forward, NULL, sizeof(channel_norm)};

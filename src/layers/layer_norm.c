@@ -127,6 +127,16 @@ static ek_tensor *layer_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     return over_sequences(norm, tape, x, lengths, &opts);
 }
 
+static bool layer_norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    const layer_norm *norm = ek_module_state(module);
+    const double machine = module->dtype == EK_F32 ? FLT_EPSILON : DBL_EPSILON;
+    *traits = (norm_traits){.groups = GROUPS_PER_POSITION, .eps = norm->eps == EK_EPS_MACHINE ? machine : norm->eps,
+                            .axes = norm->normalized_shape.ndim, .over_time = norm->over_time, .center = norm->center,
+                            .weight = norm->weight, .bias = norm->bias};
+    return i == 0;
+}
+
 static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_shape, const ek_layer_norm_opts *opts,
                                  bool center)
 {
@@ -146,6 +156,7 @@ static ek_module *layer_norm_new(const ek_module_def *def, ek_shape normalized_s
         return NULL;
     if ((center || eps != EK_EPS_MACHINE) && !ek_norm_eps_ok(module, eps))
         return ek_module_complete(module, false);
+    module->norm_at = layer_norm_at;
     layer_norm *norm = ek_module_state(module);
     *norm = (layer_norm){normalized_shape, elements, eps, center, opts->over_time, NULL, NULL};
     if (opts->weight)

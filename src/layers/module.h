@@ -37,6 +37,8 @@ typedef struct ek_running_pair {
     int64_t tracked_at;
 } ek_running_pair;
 
+struct norm_traits;
+
 struct ek_module {
     ek_module_def def;
     char *description;
@@ -73,6 +75,10 @@ struct ek_module {
     const double *momentum;
     bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
     ek_weights *weights; /* of a linear or convolution layer */
+    /* Of a layer that normalizes: its norm number i, for reports; false past the last. */
+    bool (*norm_at)(const ek_module *module, int i, struct norm_traits *traits);
+    bool is_activation;        /* f(x) element by element, and nothing else */
+    bool (*is_flat)(double y); /* does an activation's output y lie at one of its flat ends?  NULL: it has none */
     int bias_axis;    /* ends by adding a bias along this axis of its output (1 or −1); 0: it does not */
     int centers_axis; /* takes the mean of each index of this axis (1 or −1) away: a bias along it is lost; 0: no */
 };
@@ -100,8 +106,8 @@ bool ek_module_takes_relu(const ek_module *module, ek_tape *tape);
 bool ek_module_is_relu(const ek_module *module);
 /* Does anybody see the output of `module`? */
 bool ek_module_is_watched(const ek_module *module, const ek_tape *tape);
-/* Shows y to whoever observes `module`. */
-ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y);
+/* Shows y, which it made of x, to whoever observes `module`. */
+ek_status ek_module_show(ek_module *module, ek_tape *tape, const ek_tensor *x, ek_tensor *y);
 /* Frees what has no parent among n modules, each once, whatever is NULL or twice among them. */
 void ek_module_free_all(int n, ek_module *const *modules);
 /* ek_module_add_child for two modules that are there and no cycle; `child` stays the caller's when it fails. */
@@ -113,8 +119,9 @@ ek_module *ek_module_complete(ek_module *module, bool complete);
 /* Takes the last slot away, or all of them. */
 void ek_slots_drop_last(ek_slots *slots);
 void ek_slots_free(ek_slots *slots);
-/* Is it one of ek_sequential? */
+/* Is it one of ek_sequential, of ek_residual? */
 bool ek_module_is_sequential(const ek_module *module);
+bool ek_module_is_residual(const ek_module *module);
 
 /* ---- linear and convolution layers (weights.c) ------------------------------------------------------------------- */
 /* Adds weight and bias (if wanted), both uniform in ±1/√fan_in; false when that failed or weights cannot be

@@ -115,6 +115,16 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
     return ek_module_complete(module, complete);
 }
 
+void ek_channel_norm_traits(const ek_module *module, norm_traits *traits)
+{
+    const channel_norm *norm = ek_module_state(module);
+    *traits = (norm_traits){.groups = GROUPS_PER_CHANNEL, .eps = norm->eps, .channel_axis = norm->channel_axis,
+                            .channels = norm->num_features, .channels_per_group = 1, .center = true,
+                            .statistics = norm->statistics, .uses_running = ek_channel_norm_uses_running(module),
+                            .weight = norm->weight, .bias = norm->bias, .running_mean = norm->running_mean,
+                            .running_var = norm->running_var, .num_batches_tracked = norm->num_batches_tracked};
+}
+
 /* ---- reading the input ------------------------------------------------------------------------------------------- */
 
 bool ek_norm_dtype_ok(const ek_module *module, const ek_tensor *x)

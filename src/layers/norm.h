@@ -71,6 +71,36 @@ ek_view ek_norm_view_per_channel(const norm_input *in);
 bool ek_norm_view_per_sample(ek_tape *tape, const norm_input *in, int64_t outer, int64_t group, int64_t inner,
                              ek_normalize_opts *opts);
 
+/* ---- what a report reads of a norm (norm_report.c) ---------------------------------------------------------------- */
+enum { NORM_PART_BYTES = 64 };
+typedef enum norm_groups {
+    GROUPS_UNKNOWN = 0,  /* inside a layer that shows no input of it */
+    GROUPS_PER_CHANNEL,  /* over batch and space */
+    GROUPS_PER_SAMPLE,   /* per sample and group of channels */
+    GROUPS_PER_POSITION, /* over the last axes */
+    GROUPS_MIXED,        /* SwitchableNorm: running statistics are those of its BatchNorm part */
+    GROUPS_PER_STEP      /* of a recurrent layer, which shows the statistics themselves: ek_watch.steps */
+} norm_groups;
+
+typedef struct norm_traits {
+    norm_groups groups;
+    char part[NORM_PART_BYTES]; /* which norm it is of a layer with several; "" for the only one */
+    double eps;
+    int channel_axis;          /* 1 or −1, where groups are of channels */
+    int64_t channels, channels_per_group;
+    int axes;                  /* PER_POSITION: how many last axes */
+    bool over_time, center;    /* PER_POSITION: steps share statistics too; false: RMSNorm */
+    bool reference;            /* MIXED: variances as the published code takes them */
+    ek_norm_statistics statistics;
+    bool uses_running;         /* the next forward would */
+    const ek_tensor *weight, *bias, *mean_weight, *var_weight; /* NULL where there is none; of the mixture's weights */
+    bool instance, batch;                                      /* … IN's and BN's are there */
+    const ek_tensor *running_mean, *running_var, *num_batches_tracked;
+} norm_traits;
+
+/* Of a norm over channels, with PER_CHANNEL groups. */
+void ek_channel_norm_traits(const ek_module *module, norm_traits *traits);
+
 /* ---- running statistics (running.c) ------------------------------------------------------------------------------ */
 /* A momentum and a choice that there are, or EK_ERR_ARGUMENT that names the layer. */
 bool ek_running_options_ok(const ek_module *module, double momentum, ek_norm_statistics choice);

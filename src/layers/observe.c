@@ -40,10 +40,10 @@ bool ek_module_is_watched(const ek_module *module, const ek_tape *tape)
     return watched;
 }
 
-ek_status ek_module_show(ek_module *module, ek_tape *tape, ek_tensor *y)
+ek_status ek_module_show(ek_module *module, ek_tape *tape, const ek_tensor *x, ek_tensor *y)
 {
     if (tape->watch) {
-        tape->watch->output(tape->watch, module, y);
+        tape->watch->output(tape->watch, module, x, y);
         return EK_OK;
     }
     ek_status status = EK_OK;

@@ -4,7 +4,7 @@
 #include "norm.h"
 #include "recurrent.h"
 
-enum { NAME_BYTES = 64, MOST_LAYERS = 4096 };
+enum { NAME_BYTES = NORM_PART_BYTES, MOST_LAYERS = 4096 };
 static const char *const site_names[CELL_SITES] = {"ih", "hh", "c"};
 
 /* The parameters of one layer in one direction; NULL what it has not. */
@@ -179,8 +179,8 @@ static void update(ek_module *module, const void *data, bool succeeded)
     }
 }
 
-/* Room for the statistics of every step, and the promise to move the running ones by them. */
-static cell_report *report_later(ek_module *module, ek_tape *tape, int64_t index, const ek_rows *rows)
+/* Room for the statistics of every step, and where they update the running ones, the promise to do that. */
+static cell_report *report_later(ek_module *module, ek_tape *tape, int64_t index, const ek_rows *rows, bool updates)
 {
     const recurrent *layer = ek_module_state(module);
     pending_update batch = {.cell = index, .rows = rows};
@@ -196,7 +196,7 @@ static cell_report *report_later(ek_module *module, ek_tape *tape, int64_t index
     if (!report)
         return ek_tape_fail(tape);
     *report = batch.report;
-    return ek_after_forward(tape, module, update, &batch, sizeof batch) == EK_OK ? report : NULL;
+    return !updates || ek_after_forward(tape, module, update, &batch, sizeof batch) == EK_OK ? report : NULL;
 }
 
 /* BatchNorm's part of what the op is told. */
@@ -204,7 +204,7 @@ static bool choose_statistics_of_cell(ek_module *module, ek_tape *tape, int64_t 
 {
     const recurrent *layer = ek_module_state(module);
     const cell_parameters *cell = &layer->cell[index];
-    const bool updates = updates_running(module);
+    const bool updates = updates_running(module), wanted = updates || (tape->watch && tape->watch->steps);
     attributes->batch_statistics = !uses_running(module);
     for (int site = 0; site < layer->sites; site++) {
         attributes->running_mean[site] = cell->running_mean[site];
@@ -215,9 +215,27 @@ static bool choose_statistics_of_cell(ek_module *module, ek_tape *tape, int64_t 
         return ek_tape_fail(tape);
     if (!attributes->batch_statistics && !updates)
         warn_untracked(module, cell);
-    if (updates)
-        attributes->report = report_later(module, tape, index, attributes->rows);
-    return !updates || attributes->report;
+    if (wanted)
+        attributes->report = report_later(module, tape, index, attributes->rows, updates);
+    return !wanted || attributes->report;
+}
+
+/* Shows whoever watches the statistics of the steps that have some. */
+static void show_steps(const ek_module *module, const ek_watch *watch, int64_t index, const cell_attributes *attributes)
+{
+    const recurrent *layer = ek_module_state(module);
+    const ek_rows *rows = attributes->rows;
+    int64_t steps = 0;
+    while (steps < rows->steps && rows->count[steps] > 1)
+        steps++;
+    for (int site = 0; site < layer->sites; site++) {
+        const ek_watched_steps statistics = {.norm = (int)index * layer->sites + site, .steps = steps,
+                                             .units = site_units(layer, site), .count = rows->count,
+                                             .running_step = attributes->running_step,
+                                             .mean = attributes->report->mean[site],
+                                             .var = attributes->report->var[site]};
+        watch->steps(watch, module, &statistics);
+    }
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
@@ -292,7 +310,10 @@ static ek_tensor *run_cell(ek_module *module, ek_tape *tape, int64_t index, ek_t
         [CELL_GAIN_C] = cell->gain_c,
         [CELL_BIAS_C] = cell->bias_c,
     };
-    return ek_apply_cell(tape, layer->op, in, &attributes);
+    ek_tensor *states = ek_apply_cell(tape, layer->op, in, &attributes);
+    if (states && attributes.report && tape->watch && tape->watch->steps)
+        show_steps(module, tape->watch, index, &attributes);
+    return states;
 }
 
 /* Final states of one cell, as (1, N, H), out of what run_cell gave. */
@@ -501,6 +522,26 @@ static void forget_batches(ek_module *module)
     ek_running_forget_gathered(module);
 }
 
+static bool norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    const recurrent *layer = ek_module_state(module);
+    const int64_t index = i / layer->sites;
+    if (layer->opts.norm == EK_RECURRENT_NO_NORM || index >= layer->cells)
+        return false;
+    const cell_parameters *cell = &layer->cell[index];
+    const int site = i % layer->sites;
+    const bool batch = layer->opts.norm == EK_RECURRENT_BATCH_NORM;
+    const ek_tensor *const gain[CELL_SITES] = {cell->gain_ih, cell->gain_hh, cell->gain_c};
+    const ek_tensor *const bias[CELL_SITES] = {cell->bias_ih, cell->bias_hh, cell->bias_c};
+    *traits = (norm_traits){.groups = batch ? GROUPS_PER_STEP : GROUPS_UNKNOWN, .eps = layer->opts.eps, .center = true,
+                            .statistics = layer->opts.statistics, .uses_running = batch && uses_running(module),
+                            .weight = gain[site], .bias = bias[site], .running_mean = cell->running_mean[site],
+                            .running_var = cell->running_var[site],
+                            .num_batches_tracked = cell->num_batches_tracked};
+    name_in_cell(layer, site_names[site], "", index, traits->part);
+    return true;
+}
+
 static void destroy(void *state)
 {
     recurrent *layer = state;
@@ -557,6 +598,7 @@ static ek_module *recurrent_new(const ek_module_def *def, const ek_op *op, int64
     module->rng = &layer->dropout.rng;
     module->note = note;
     module->after_init = forget_batches;
+    module->norm_at = norm_at;
     if (opts->norm == EK_RECURRENT_BATCH_NORM) {
         module->choose_statistics = choose_statistics;
         module->non_finite_batches = &layer->non_finite_batches;

@@ -14,6 +14,11 @@ static ek_tensor *residual_forward(ek_module *module, ek_tape *tape, ek_tensor *
 
 static const ek_module_def residual_def = {.type = "residual", .forward = residual_forward};
 
+bool ek_module_is_residual(const ek_module *module)
+{
+    return module->def.forward == residual_forward;
+}
+
 ek_module *ek_residual(ek_module *child)
 {
     if (!child) {

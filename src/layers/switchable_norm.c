@@ -61,6 +61,19 @@ static ek_tensor *switchable_norm_forward(ek_module *module, ek_tape *tape, ek_t
     return ek_norm_close(tape, &in, y);
 }
 
+static bool switchable_norm_at(const ek_module *module, int i, norm_traits *traits)
+{
+    const switchable_norm *norm = ek_module_state(module);
+    ek_channel_norm_traits(module, traits);
+    traits->groups = GROUPS_MIXED;
+    traits->reference = norm->reference;
+    traits->instance = norm->base.min_ndim > 2;
+    traits->batch = norm->batch;
+    traits->mean_weight = norm->mean_weight;
+    traits->var_weight = norm->var_weight;
+    return i == 0;
+}
+
 static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_t num_features,
                                       const ek_switchable_norm_opts *opts)
 {
@@ -77,6 +90,7 @@ static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_
     switchable_norm *norm = ek_module_state(module);
     norm->batch = opts->batch;
     norm->reference = opts->reference;
+    module->norm_at = switchable_norm_at;
     const ek_shape weights = EK_SHAPE(1 + (ndim > 2) + opts->batch);
     norm->mean_weight = ek_module_add_parameter(module, "mean_weight", weights, (ek_init){EK_INIT_ONES, 0}, false);
     norm->var_weight = ek_module_add_parameter(module, "var_weight", weights, (ek_init){EK_INIT_ONES, 0}, false);

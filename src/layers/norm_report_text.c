@@ -134,7 +134,7 @@ static void print_table(const ek_norm_report *report, FILE *out)
 
 static void print_mixture(FILE *out, const char *what, const double share[3])
 {
-    fprintf(out, " %s", what);
+    fputs(what, out);
     for (int k = 0; k < 3; k++)
         fprintf(out, " %s %.3f", parts_of_mixture[k], share[k]);
 }
@@ -149,8 +149,8 @@ ek_status ek_norm_report_print(const ek_norm_report *report, FILE *out)
         const char *name = *row->name ? row->name : "-";
         if (!isnan(row->mean_mixture[0])) {
             fprintf(out, "%s:", name);
-            print_mixture(out, "means", row->mean_mixture);
-            print_mixture(out, "· variances", row->var_mixture);
+            print_mixture(out, " means", row->mean_mixture);
+            print_mixture(out, ", variances", row->var_mixture);
             fprintf(out, "\n");
         }
         if (*row->note)

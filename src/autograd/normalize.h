@@ -11,6 +11,7 @@ enum {
     COLUMN_BLOCK = 64, /* neighbouring columns reduced together */
     COLUMN_ROWS = NORM_PIECE / COLUMN_BLOCK, /* rows of such a block */
     AFFINE_ROWS = 16,  /* rows whose shares of dγ and dβ are added up before they go to a table */
+    SHORT_ROW = 32, SHORT_LANES = 16, /* rows of at most so many elements go through so many at a time */
     NORM_STRETCH = 64, /* elements stored past the caches at a time */
     NORM_STREAM_BYTES = 1 << 24 /* results from this size on are: half of a usual last-level cache */
 };
@@ -40,6 +41,7 @@ typedef struct norm_plan {
     int64_t numel, groups;     /* groups of `stats` */
     bool columns;
     bool contiguous; /* the elements of a group are one stretch of memory, group after group */
+    bool short_rows; /* groups are rows of at most SHORT_ROW elements, each with its own γ and β or none at all */
     int64_t run, n_runs;
     bool vector_affine;
     int64_t affine_groups; /* 0: no weight and no bias */

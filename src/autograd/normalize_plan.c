@@ -124,6 +124,8 @@ ek_status ek_norm_plan_make(norm_plan *plan, ek_tape *tape, int64_t numel, const
                        (long long)affine.group, (long long)affine.inner, (long long)stats.batch,
                        (long long)stats.outer, (long long)stats.group, (long long)stats.inner);
     plan->n_runs = numel / plan->run;
+    plan->short_rows = plan->contiguous && !plan->ragged && !plan->columns && numel / plan->groups <= SHORT_ROW &&
+                       (!has_affine || (plan->vector_affine && plan->affine_groups == numel / plan->groups));
     return EK_OK;
 }
 

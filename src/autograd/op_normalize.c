@@ -11,6 +11,7 @@
 #ifdef REAL
 
 #include "normalize_kernels.h"
+#include "normalize_short.h"
 
 /* ---- loops over pieces, runs and rows ---------------------------------------------------------------------------- */
 
@@ -285,6 +286,38 @@ static void FN(backward_groups)(void *context, int64_t begin, int64_t end)
         ek_stream_fence();
 }
 
+static void FN(forward_short_rows)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const int64_t n = t->plan->numel / t->plan->groups;
+    for (int64_t g = begin; g < end; g += SHORT_LANES)
+        FN(norm_short_forward)(end - g < SHORT_LANES ? end - g : SHORT_LANES, n, t->x + g * n, t->out + g * n, t->center,
+                               t->attr->eps, t->gamma, t->beta, t->relu, t->saved->mean + g, t->saved->rstd + g);
+}
+
+static void FN(backward_short_rows)(void *context, int64_t begin, int64_t end)
+{
+    const FN(norm_loop) *t = context;
+    const int64_t n = t->plan->numel / t->plan->groups;
+    double d_gamma[SHORT_ROW][SHORT_LANES], d_beta[SHORT_ROW][SHORT_LANES];
+    const bool affine = t->affine_parts;
+    memset(d_gamma, 0, (size_t)n * sizeof *d_gamma);
+    memset(d_beta, 0, (size_t)n * sizeof *d_beta);
+    for (int64_t g = begin; g < end; g += SHORT_LANES)
+        FN(norm_short_backward)(end - g < SHORT_LANES ? end - g : SHORT_LANES, n, t->x + g * n, t->dy + g * n,
+                                FN(relu_at)(t, g * n), t->out ? t->out + g * n : NULL, t->attr->center, t->gamma,
+                                t->saved->mean + g, t->saved->rstd + g, affine ? d_gamma : NULL,
+                                affine ? d_beta : NULL);
+    double *parts = affine ? t->affine_parts + 2 * (begin / t->group_chunk) * n : NULL;
+    for (int64_t i = 0; affine && i < n; i++) {
+        parts[i] = parts[n + i] = 0;
+        for (int l = 0; l < SHORT_LANES; l++) {
+            parts[i] += d_gamma[i][l];
+            parts[n + i] += d_beta[i][l];
+        }
+    }
+}
+
 static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
@@ -386,7 +419,7 @@ static ek_status FN(normalize_forward)(ek_node *node)
         if (ek_norm_report_room(node, plan->groups, &t.report) != EK_OK)
             return EK_ERR_MEMORY;
         ek_parallel_for(plan->groups, norm_grain((plan->numel + plan->groups - 1) / plan->groups),
-                        FN(forward_groups), &t);
+                        plan->short_rows && !t.report ? FN(forward_short_rows) : FN(forward_groups), &t);
         return EK_OK;
     } else {
         if (FN(input_moments)(node, &t, saved) != EK_OK)
@@ -526,7 +559,7 @@ static ek_status FN(backward_by_groups)(ek_node *node, FN(norm_loop) *t, norm_wo
         t->sums = ek_node_scratch(node, (size_t)plan->n_runs * sizeof *t->sums);
     if (work->d_beta && !t->affine_parts && !t->sums)
         return EK_ERR_MEMORY;
-    ek_parallel_for(plan->groups, t->group_chunk, FN(backward_groups), t);
+    ek_parallel_for(plan->groups, t->group_chunk, plan->short_rows ? FN(backward_short_rows) : FN(backward_groups), t);
     if (t->sums)
         FN(add_run_sums)(t, work->d_gamma, work->d_beta);
     if (t->affine_parts)

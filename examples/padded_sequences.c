@@ -577,8 +577,9 @@ static bool draw(const experiment *e, const shift *shifts, const char *folder)
                     "$shift << END\n",
             folder);
     for (int i = 0; i < N_SHARES && shares[i] != MIXED; i++)
-        fprintf(script, "%.4f %.6g %.6g %.6g %.6g\n", 100 * shifts[i].padding, shifts[i].mean, shifts[i].variance,
-                shifts[i].masked_mean, shifts[i].masked_variance);
+        fprintf(script, "%.4f %.6g %.6g %.6g %.6g %.6g\n", 100 * shifts[i].padding, shifts[i].mean, shifts[i].variance,
+                shifts[i].masked_mean, shifts[i].masked_variance,
+                (double)shifts[i].differing / (double)shifts[i].values);
     fprintf(script, "END\n");
     for (int n = 0; n < N_NETS; n++) {
         fprintf(script, "$net%d << END\n", n);
@@ -591,12 +592,13 @@ static bool draw(const experiment *e, const shift *shifts, const char *folder)
         fprintf(script, "END\n");
     }
     fprintf(script, "set multiplot layout 3,1\nset xlabel 'padding (%% of all steps)'\nset grid\nset xrange [-3:95]\n"
-                    "set title 'How far BatchNorm\'\'s statistics are from those of the valid steps'\n"
-                    "set ylabel 'root mean square'\nset key outside right\n"
+                    "set title 'Statistics of BatchNorm against those of the valid steps; values of LayerNorm'\n"
+                    "set ylabel 'rms difference; share'\nset key outside right\n"
                     "plot $shift using 1:2 with linespoints lw 2 lc rgb '#d62728' title 'mean/σ', \\\n"
                     "     $shift using 1:3 with linespoints lw 2 dt 2 lc rgb '#d62728' title 'variance/σ²', \\\n"
                     "     $shift using 1:4 with linespoints lw 2 lc rgb '#1f77b4' title 'mean/σ, masked', \\\n"
-                    "     $shift using 1:5 with linespoints lw 2 dt 2 lc rgb '#1f77b4' title 'variance/σ², masked'\n");
+                    "     $shift using 1:5 with linespoints lw 2 dt 2 lc rgb '#1f77b4' title 'variance/σ², masked', \\\n"
+                    "     $shift using 1:6 with points pt 6 ps 2 lc rgb '#2ca02c' title 'LN per word, changed'\n");
     plot_accuracy(script, false);
     plot_accuracy(script, true);
     fprintf(script, "unset multiplot\n");

@@ -71,6 +71,10 @@ START_TEST(options)
     opts = good;
     opts.max_steps = 0;
     refuses_options(opts, "expected max_steps ≥ 1, got 0");
+    opts.norm = EK_RECURRENT_BATCH_NORM;
+    opts.max_steps = INT64_MAX;
+    for (int cell = 0; cell < CELLS; cell++)
+        ck_refused(EK_ERR_SHAPE, "overflows int64", make[cell](3, 4, EK_BATCH_FIRST, &opts));
     opts = good;
     opts.norm = (ek_recurrent_norm)3;
     refuses_options(opts, "expected one of ek_recurrent_norm, got 3");

@@ -604,7 +604,7 @@ static ek_module *recurrent_new(const ek_module_def *def, const ek_op *op, int64
         module->non_finite_batches = &layer->non_finite_batches;
         module->statistics = &layer->opts.statistics;
         module->momentum = &layer->opts.momentum;
-        module->num_pairs = layer->cells * pairs_of_cell(layer);
+        module->num_pairs = complete ? layer->cells * pairs_of_cell(layer) : 0; /* else max_steps may be anything */
         module->running_pair = running_pair;
     }
     return ek_module_complete(module, complete);

@@ -233,9 +233,14 @@ START_TEST(names_stay)
     ck_ok(ek_module_set_norm_statistics(net, EK_STATS_FROZEN)); /* nobody asks an identity */
     ck_ok(ek_module_to(net, EK_F64));
     ek_tensor *wide = ek_tensor_cast(x, EK_F64);
+    char text[4000] = "";
     FILE *out = tmpfile();
     ck_ok(ek_module_summary(net, wide, out));
+    rewind(out);
+    ck_assert(fread(text, 1, sizeof text - 1, out) > 0);
     fclose(out);
+    ck_assert_msg(strstr(text, "\n5.0: running statistics are used and frozen\n"), "%s", text);
+    ck_assert_msg(!strstr(text, "no running statistics"), "%s", text);
     ck_ok(ek_module_init(net, 1));
     ek_tensor *all[] = {x, before, after, wide};
     for (int i = 0; i < 4; i++)
@@ -356,6 +361,7 @@ START_TEST(what_cannot_be_folded_is_left_alone)
         ek_sequential(ek_conv2d_layer(2, 4, 3, NULL), norm_with(true, EK_STATS_AUTO, EK_CHANNELS_LAST)),
         ek_sequential(ek_linear(2, 4, NULL), norm_with(true, EK_STATS_AUTO, 1)),
         ek_sequential(ek_conv2d_layer(2, 4, 3, NULL), ek_batch_norm1d(4, NULL)),
+        ek_sequential(ek_conv1d_layer(2, 4, 3, NULL), norm_with(true, EK_STATS_AUTO, 1)),
         ek_sequential(ek_conv2d_layer(2, 3, 3, NULL), norm_with(true, EK_STATS_AUTO, 1)),
         ek_sequential(ek_conv2d_layer(2, 4, 3, NULL), ek_relu_layer(), norm_with(true, EK_STATS_AUTO, 1)),
         ek_sequential(norm_with(true, EK_STATS_AUTO, 1), ek_conv2d_layer(4, 4, 3, NULL)),
@@ -403,12 +409,34 @@ START_TEST(numbers_that_would_not_be_finite)
 }
 END_TEST
 
+/* Without an eps a channel that never varied has no rstd: the norm gives β, and so does the layer. */
+START_TEST(no_variance_and_no_eps)
+{
+    ek_batch_norm_opts opts = ek_batch_norm_opts_default();
+    opts.eps = 0;
+    ek_module *net = ek_sequential(ek_linear(3, 2, NULL), ek_batch_norm1d(2, &opts));
+    ek_tensor *x = normal(EK_F32, EK_SHAPE(5, 3), 0, 1, 1);
+    draw_parameters(net, 2);
+    set(ek_module_buffer(net, "1.running_var"), 1, 0);
+    ek_module_eval(net);
+    const double beta = state_at(net, "1.bias", 1);
+    assert_one_folded(net);
+    ek_tensor *y = apply_layer(net, x);
+    for (int64_t i = 0; i < 5; i++)
+        ck_assert_double_eq(ek_tensor_at(y, 2 * i + 1), beta);
+    ek_tensor_free(x);
+    ek_tensor_free(y);
+    ek_module_free(net);
+}
+END_TEST
+
 START_TEST(a_norm_that_gathers_statistics)
 {
     ek_module *net = make_pair(0, EK_F32);
     ck_ok(ek_module_begin_pooling(net));
     assert_one_folded(net);
     ck_assert_int_eq(ek_module_end_pooling(net), EK_ERR_ARGUMENT); /* no norm is left */
+    ck_assert_int_eq(ek_module_set_norm_statistics(net, EK_STATS_AUTO), EK_ERR_ARGUMENT);
     ek_module_free(net);
 }
 END_TEST
@@ -501,6 +529,7 @@ int main(void)
     tcase_add_test(tcase, a_rank_for_which_it_would_be_wrong_is_refused);
     tcase_add_test(tcase, what_cannot_be_folded_is_left_alone);
     tcase_add_test(tcase, numbers_that_would_not_be_finite);
+    tcase_add_test(tcase, no_variance_and_no_eps);
     tcase_add_test(tcase, a_norm_that_gathers_statistics);
     tcase_add_test(tcase, a_choice_of_running_statistics_is_folded);
     tcase_add_test(tcase, errors_change_nothing);

@@ -104,31 +104,67 @@ START_TEST(batches_of_any_size_are_as_good_as_one)
 }
 END_TEST
 
-/* The definition itself, for BatchNorm: two loops over all elements. */
+/* The definitions themselves: `mean` and `var` of channel c of (n, CHANNELS, size) numbers. */
+static void statistics_by_definition(int kind, const ek_tensor *x, int64_t n, int64_t size, int64_t c, long double *mean,
+                                     long double *var)
+{
+    long double total = 0, squares = 0, within = 0, between = 0;
+    for (int64_t i = 0; i < n * size; i++)
+        total += ek_tensor_at(x, (i / size * CHANNELS + c) * size + i % size);
+    *mean = total / (long double)(n * size);
+    for (int64_t sample = 0; sample < n; sample++) {
+        long double own = 0;
+        for (int64_t i = 0; i < size; i++)
+            own += ek_tensor_at(x, (sample * CHANNELS + c) * size + i) / (long double)size;
+        between += (own - *mean) * (own - *mean);
+        for (int64_t i = 0; i < size; i++) {
+            const long double value = ek_tensor_at(x, (sample * CHANNELS + c) * size + i);
+            within += (value - own) * (value - own) / (long double)(size - 1);
+            squares += (value - *mean) * (value - *mean);
+        }
+    }
+    *var = kind == 1   ? within / (long double)n             /* the mean of the samples' variances */
+           : kind == 3 ? (within + between) / (long double)n /* as published: v and (m − m_bn)² over samples */
+                       : squares / (long double)(n * size - 1);
+}
+
 START_TEST(the_statistics_are_those_of_all_elements)
 {
     enum { N = 7, S = 6 };
-    ek_module *norm = make_norm(0, false);
+    ek_module *norm = make_norm(_i, false);
     ck_ok(ek_module_to(norm, EK_F64));
     ek_tensor *all = normal(EK_F64, EK_SHAPE(N, CHANNELS, 2, 3), -40, 1, 3);
     feeder f = cut(all, (const int64_t[]){1, 6}, 2);
     ck_ok(ek_batch_norm_recalibrate(norm, next_batch, &f, 2));
     for (int c = 0; c < CHANNELS; c++) {
-        long double sum = 0, squares = 0;
-        for (int i = 0; i < N * S; i++)
-            sum += ek_tensor_at(all, (i / S * CHANNELS + c) * S + i % S);
-        const long double mean = sum / (N * S);
-        for (int i = 0; i < N * S; i++) {
-            const long double d = ek_tensor_at(all, (i / S * CHANNELS + c) * S + i % S) - mean;
-            squares += d * d;
-        }
+        long double mean, var;
+        statistics_by_definition(_i, all, N, S, c, &mean, &var);
         /* 42 terms: fewer roundings than 40, each of a term of size 44 or 16 at most */
         ck_near(state_at(norm, "running_mean", c), (double)mean, 40 * ldexp(44, -53));
-        ck_near(state_at(norm, "running_var", c), (double)(squares / (N * S - 1)), 40 * ldexp(16, -53));
+        ck_near(state_at(norm, "running_var", c), (double)var, 40 * ldexp(16, -53));
     }
     free_feeder(&f);
     ek_tensor_free(all);
     ek_module_free(norm);
+}
+END_TEST
+
+/* What a norm passes on was normalized by the batch, whatever its running statistics are and which it uses. */
+START_TEST(batch_statistics_are_used)
+{
+    ek_module *net = ek_sequential(make_norm(0, false), make_norm(0, false));
+    ek_tensor *x = normal(EK_F64, EK_SHAPE(4, CHANNELS, 4, 5), 9, 4, 2);
+    feeder f = cut(x, (const int64_t[]){4}, 1);
+    ck_ok(ek_module_to(net, EK_F64));
+    ck_ok(ek_module_set_norm_statistics(net, (ek_norm_statistics)_i));
+    ck_ok(ek_batch_norm_recalibrate(net, next_batch, &f, 1));
+    for (int c = 0; c < CHANNELS; c++) { /* 80 elements; eps is small beside a variance of about 16 */
+        ck_near(state_at(net, "1.running_mean", c), 0, 1e-13);
+        ck_near(state_at(net, "1.running_var", c), 80. / 79, 1e-5);
+    }
+    free_feeder(&f);
+    ek_tensor_free(x);
+    ek_module_free(net);
 }
 END_TEST
 
@@ -209,6 +245,31 @@ START_TEST(recurrent_layers_step_by_step)
     ek_tensor_free(all);
     ek_module_free(one);
     ek_module_free(many);
+}
+END_TEST
+
+/* Over a single batch every site of every step is what a forward in training finds. */
+START_TEST(recurrent_layers_use_the_batch)
+{
+    const int64_t lengths[] = {4, 2, 5, 5};
+    ek_recurrent_opts opts = ek_recurrent_opts_default();
+    opts.norm = EK_RECURRENT_BATCH_NORM;
+    opts.max_steps = 5;
+    opts.momentum = 1;
+    ek_module *one = ek_lstm(CHANNELS, 4, EK_BATCH_FIRST, &opts), *other = ek_lstm(CHANNELS, 4, EK_BATCH_FIRST, &opts);
+    ck_ok(ek_module_to(one, EK_F64));
+    ck_ok(ek_module_to(other, EK_F64));
+    feeder f = {.n = 1, .fails_at = -1};
+    f.batch[0] = sequences(lengths, 0, 4, 5, NAN);
+    feed(one, f.batch[0]);
+    ck_ok(ek_batch_norm_recalibrate(other, next_batch, &f, 1));
+    ek_tensor *expected = copy_state(one), *state = copy_state(other);
+    assert_close("one batch", state, expected, 4 * ldexp(1, -53), 0); /* SS/(K − 1) is multiplied out in another order */
+    ek_tensor_free(expected);
+    ek_tensor_free(state);
+    free_feeder(&f);
+    ek_module_free(one);
+    ek_module_free(other);
 }
 END_TEST
 
@@ -444,9 +505,11 @@ int main(void)
     TCase *tcase = tcase_create("recalibrate");
     suite_add_tcase(suite, tcase);
     tcase_add_loop_test(tcase, batches_of_any_size_are_as_good_as_one, 0, KINDS);
-    tcase_add_test(tcase, the_statistics_are_those_of_all_elements);
+    tcase_add_loop_test(tcase, the_statistics_are_those_of_all_elements, 0, KINDS);
+    tcase_add_loop_test(tcase, batch_statistics_are_used, EK_STATS_AUTO, EK_STATS_RUNNING + 1);
     tcase_add_loop_test(tcase, padding_enters_nothing, 0, KINDS);
     tcase_add_test(tcase, recurrent_layers_step_by_step);
+    tcase_add_test(tcase, recurrent_layers_use_the_batch);
     tcase_add_test(tcase, nothing_but_statistics_moves);
     tcase_add_test(tcase, frozen_norms_and_those_not_reached_keep_theirs);
     tcase_add_test(tcase, statistics_that_are_not_finite_are_mended);

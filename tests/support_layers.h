@@ -18,6 +18,9 @@ ek_tensor *apply_layer(ek_module *module, ek_tensor *x);
 /* One forward whose output nobody needs. */
 void feed(ek_module *module, ek_tensor *x);
 
+/* The norm report with default options; fails the test when there is none. */
+ek_norm_report *report_on(ek_module *net, ek_tensor *x);
+
 /* The parameters and buffers of a module, all in one vector of doubles. */
 ek_tensor *copy_state(ek_module *module);
 /* They are the bits of `before` still. */

@@ -48,6 +48,7 @@ static void become_identity(ek_module *norm, char *description, int max_ndim)
     norm->momentum = NULL;
     ek_release(norm->gathered);
     norm->gathered = NULL;
+    norm->norm_at = NULL;
     norm->takes_relu = false;
     norm->centers_axis = 0;
 }

@@ -87,7 +87,8 @@ static double parameter_or(ek_module *module, const char *name, int64_t i, doubl
 static double size_of(ek_module *net, int64_t channel)
 {
     ek_module *norm = ek_module_child(net, 1);
-    const double s = fabs(parameter_or(norm, "weight", channel, 1)) / sqrt(state_at(norm, "running_var", channel) + 1e-5);
+    const double gamma = parameter_or(norm, "weight", channel, 1);
+    const double s = fabs(gamma) / sqrt(state_at(norm, "running_var", channel) + 1e-5);
     return s * (18 * 5 * 5 + 1.7 + fabs(state_at(norm, "running_mean", channel))) + 1.7;
 }
 
@@ -186,8 +187,8 @@ static ek_module *deep_net(void)
     same.weight_standardization = true;
     ek_module *net = ek_sequential(
         ek_conv2d_layer(2, 3, 3, NULL), ek_batch_norm2d(3, NULL), ek_relu_layer(),
-        ek_residual(ek_sequential(ek_conv2d_layer(3, 3, 3, &same), ek_batch_norm2d(3, NULL))), ek_group_norm(1, 3, NULL),
-        ek_residual(ek_batch_norm2d(3, NULL)), ek_flatten_layer(), ek_linear(12, 4, NULL), ek_batch_norm1d(4, NULL),
+        ek_residual(ek_sequential(ek_conv2d_layer(3, 3, 3, &same), ek_batch_norm2d(3, NULL))),
+        ek_group_norm(1, 3, NULL), ek_residual(ek_batch_norm2d(3, NULL)), ek_flatten_layer(), ek_linear(12, 4, NULL), ek_batch_norm1d(4, NULL),
         ek_relu_layer(), ek_linear(4, 2, NULL));
     ck_made(net);
     draw_parameters(net, 3);
@@ -327,8 +328,8 @@ START_TEST(a_rank_for_which_it_would_be_wrong_is_refused)
     ek_tensor *x = normal(EK_F32, EK_SHAPE(2, 4, 5), 0, 1, 1);
     feed(net, x); /* (2, 4, 4) by chance fits the norm */
     assert_one_folded(net);
-    assert_forward_fails(EK_ERR_SHAPE, "identity(batch_norm1d(4) folded): expected 2 axes, for which the norm was folded, "
-                                       "got (2, 4, 4); in a norm after a linear layer opts.channel_axis = "
+    assert_forward_fails(EK_ERR_SHAPE, "identity(batch_norm1d(4) folded): expected 2 axes, for which the norm was folded"
+                                       ", got (2, 4, 4); in a norm after a linear layer opts.channel_axis = "
                                        "EK_CHANNELS_LAST allows more", net, x);
     ek_tensor_free(x);
     ek_module_free(net);

@@ -105,8 +105,8 @@ START_TEST(batches_of_any_size_are_as_good_as_one)
 END_TEST
 
 /* The definitions themselves: `mean` and `var` of channel c of (n, CHANNELS, size) numbers. */
-static void statistics_by_definition(int kind, const ek_tensor *x, int64_t n, int64_t size, int64_t c, long double *mean,
-                                     long double *var)
+static void statistics_by_definition(int kind, const ek_tensor *x, int64_t n, int64_t size, int64_t c,
+                                     long double *mean, long double *var)
 {
     long double total = 0, squares = 0, within = 0, between = 0;
     for (int64_t i = 0; i < n * size; i++)
@@ -264,7 +264,7 @@ START_TEST(recurrent_layers_use_the_batch)
     feed(one, f.batch[0]);
     ck_ok(ek_batch_norm_recalibrate(other, next_batch, &f, 1));
     ek_tensor *expected = copy_state(one), *state = copy_state(other);
-    assert_close("one batch", state, expected, 4 * ldexp(1, -53), 0); /* SS/(K − 1) is multiplied out in another order */
+    assert_close("one batch", state, expected, 4 * ldexp(1, -53), 0); /* SS/(K − 1) in another order of factors */
     ek_tensor_free(expected);
     ek_tensor_free(state);
     free_feeder(&f);
@@ -412,8 +412,8 @@ START_TEST(whatever_fails_nothing_has_changed)
     f.next = 0;
     ek_tensor *good = f.batch[1];
     f.batch[1] = normal(EK_F32, EK_SHAPE(4, CHANNELS + 1, 2, 2), 0, 1, 1);
-    assert_refused(net, &f, EK_ERR_SHAPE, "batch_norm_recalibrate: batch 1: batch_norm2d(3): expected (N, 3, H, W), got "
-                                          "(4, 4, 2, 2) [in layer \"0\": batch_norm2d(3)]");
+    assert_refused(net, &f, EK_ERR_SHAPE, "batch_norm_recalibrate: batch 1: batch_norm2d(3): expected (N, 3, H, W), "
+                                          "got (4, 4, 2, 2) [in layer \"0\": batch_norm2d(3)]");
     ek_tensor_free(f.batch[1]);
     f.batch[1] = good;
     ek_data_f32(good)[5] = INFINITY;

@@ -84,12 +84,13 @@ START_TEST(the_gradient)
     draw_parameters(layer, 6);
     ek_tensor *x = input_of(_i, EK_F64);
     ck_ok(ek_tensor_set_requires_grad(x, true));
-    ek_tensor *inputs[] = {x, ek_module_parameter(layer, "weight"), _i == 3 ? NULL : ek_module_parameter(layer, "bias")};
+    ek_tensor *bias = _i == 3 ? NULL : ek_module_parameter(layer, "bias");
+    ek_tensor *inputs[] = {x, ek_module_parameter(layer, "weight"), bias};
     ek_gradcheck_result result;
     ck_ok(ek_gradcheck(apply, layer, inputs, _i == 3 ? 2 : 3, NULL, &result));
     ck_assert_int_gt((int)result.checked, (int)ek_tensor_numel(x));
 
-    /* A shift or a scale of an output's weights changes nothing, so the gradient is orthogonal to both (but for eps). */
+    /* A shift or a scale of an output's weights changes nothing (but for eps): the gradient is orthogonal to both. */
     ek_tape *t = ek_tape_new();
     ek_tensor *y = ek_forward(layer, t, x);
     ck_ok(ek_backward(t, ek_sum(t, ek_mul(t, y, y), EK_ALL_AXES, false)));
@@ -130,8 +131,8 @@ START_TEST(one_weight_is_refused)
     ek_conv_layer_opts conv = ek_conv_layer_opts_default();
     linear.weight_standardization = conv.weight_standardization = true;
     conv.groups = 4;
-    ck_refused(EK_ERR_ARGUMENT, "linear(1, 3, weight standardization): weight_standardization needs two or more weights "
-                                "for each output, got one", ek_linear(1, 3, &linear));
+    ck_refused(EK_ERR_ARGUMENT, "linear(1, 3, weight standardization): weight_standardization needs two or more "
+                                "weights for each output, got one", ek_linear(1, 3, &linear));
     ck_refused(EK_ERR_ARGUMENT, "needs two or more weights for each output", ek_conv2d_layer(4, 4, 1, &conv));
     ck_refused(EK_ERR_ARGUMENT, "needs two or more weights for each output", ek_conv1d_layer(4, 8, 1, &conv));
 }

@@ -210,8 +210,8 @@ EK_API ek_status ek_module_set_norm_statistics(ek_module *module, ek_norm_statis
 EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
 
 /* Sets the running statistics of every norm that has some, at or below a trained `net`, to those of all elements of up
- * to n ≥ 1 batches together ("precise BN": Wu and Johnson 2021, arXiv:2105.07576).  Batches may differ in size and carry
- * lengths.  They go through the net in evaluation, so dropout is off, but norms normalize by the statistics of the
+ * to n ≥ 1 batches together ("precise BN": Wu and Johnson 2021, arXiv:2105.07576).  Batches may differ in size and
+ * carry lengths.  They go through the net in evaluation, so dropout is off, but norms normalize by the statistics of the
  * batch, as in training; so those behind the first one depend a little on how the data are cut into batches.
  *
  *   BatchNorm       mean and SS/(K−1) of all K elements of a channel
@@ -219,9 +219,9 @@ EK_API int64_t ek_module_non_finite_batches(const ek_module *module);
  *   SwitchableNorm  BatchNorm's part, as BatchNorm; `reference`: the variance as it mixes it, over all samples
  *   recurrent       as BatchNorm, for each step; over the batches in which two or more sequences have that step
  *
- * num_batches_tracked becomes the number of batches behind each statistic, so that EK_MOMENTUM_CUMULATIVE can go on from
- * there.  Norms and steps that no batch reaches, and norms that are EK_STATS_FROZEN, keep what they have.  Parameters,
- * modes, choices of statistics and random counters are left as they were.
+ * num_batches_tracked becomes the number of batches behind each statistic, so that EK_MOMENTUM_CUMULATIVE can go on
+ * from there.  Norms and steps that no batch reaches, and norms that are EK_STATS_FROZEN, keep what they have.
+ * Parameters, modes, choices of statistics and random counters are left as they were.
  *
  * next_batch(user) returns the next input of the net, which has to stay valid until it is called again and remains the
  * caller's; NULL after an error (ek_fail() or a failed call) makes that the result, any other NULL ends the data.  It
@@ -251,7 +251,8 @@ EK_API ek_status ek_module_end_pooling(ek_module *module);
 
 /* For inference: folds each BatchNorm that stands right behind a linear or convolution layer in one ek_sequential, at
  * or below `net`, into that layer.  With s = γ/√(running_var + eps) the weight becomes s·w, and the bias
- * s·(b − running_mean) + β, which a layer without a bias gets.  The output is the same up to rounding, lengths included.
+ * s·(b − running_mean) + β, which a layer without a bias gets.  The output is the same up to rounding,
+ * and 0 in the padding of what carries lengths.
  *
  * The norm becomes an "identity" without parameters and buffers, so names and indices of all other modules stay: a file
  * of a folded net is loaded into an equal net that has been folded.  A layer's weight_standardization is folded, too,
@@ -263,8 +264,8 @@ EK_API ek_status ek_module_end_pooling(ek_module *module);
  * Everything has to be in evaluation mode (EK_ERR_STATE), no tape may hold a forward of the net, and no module of your
  * own may use a layer that is folded without its norm.  ek_module_train() has no effect on folded norms.  Gradients of
  * what changes are dropped.  Optimizers made before keep the layer's weight and bias, whose values change under their
- * momentum, and the γ and β that are gone; they do not know an added bias: make a new one.  When memory runs out nothing
- * has changed. */
+ * momentum, and the γ and β that are gone; they do not know an added bias: make a new one.  When memory runs out
+ * nothing has changed. */
 EK_API ek_status ek_fold_batch_norm(ek_module *net, int *folded);
 
 /* running ← (1 − momentum)·running + momentum·batch; cumulative: every batch counts the same. */

@@ -72,8 +72,9 @@ static ek_module *new_module(int dims, int64_t in, int64_t out, const int64_t ke
     ek_describe_option(options, sizeof options, "padding", o->padding, dims, 0);
     ek_describe_option(options, sizeof options, "dilation", o->dilation, dims, 1);
     ek_describe_option(options, sizeof options, "groups", &o->groups, 1, 1);
-    return ek_module_new(def, "%s(%lld, %lld, %s%s%s%s)", def->type, (long long)in, (long long)out, kernel_text, options,
-                         o->weight_standardization ? EK_STANDARDIZED_TEXT : "", o->bias ? "" : EK_NO_BIAS_TEXT);
+    return ek_module_new(def, "%s(%lld, %lld, %s%s%s%s)", def->type, (long long)in, (long long)out, kernel_text,
+                         options, o->weight_standardization ? EK_STANDARDIZED_TEXT : "",
+                         o->bias ? "" : EK_NO_BIAS_TEXT);
 }
 
 static ek_module *make_conv(int dims, int64_t in, int64_t out, const int64_t kernel[2], const ek_conv_layer_opts *opts)

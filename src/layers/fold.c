@@ -1,5 +1,5 @@
-/* Folding BatchNorm into the layer before it.  In evaluation a norm with running statistics is y = s·(z − mean) + β with
- * s = γ/√(var + eps) for each channel, and z = w·x + b: so y = (s·w)·x + s·(b − mean) + β. */
+/* Folding BatchNorm into the layer before it.  In evaluation a norm with running statistics is y = s·(z − mean) + β for
+ * each channel, s = γ/√(var + eps), and z = w·x + b: so y = (s·w)·x + s·(b − mean) + β. */
 #include "norm.h"
 
 /* One norm and the layer before it, and what the layer's numbers become; memory of a tape. */

@@ -67,8 +67,9 @@ static ek_status check_pools(const ek_module *net, int64_t batch)
         for (int64_t i = 0; m->pooled && i < m->num_pairs; i++) {
             const ek_pooled *pooled = &m->pooled[i];
             const ek_running_pair pair = m->running_pair(m, i);
+            const bool has_variance = pooled->freedom > 0;
             if (pooled->batches && !(ek_running_fits(pair.mean, pooled->mean) &&
-                                     (!(pooled->freedom > 0) || ek_running_fits(pair.var, ek_pooled_variance(pooled))))) {
+                                     (!has_variance || ek_running_fits(pair.var, ek_pooled_variance(pooled))))) {
                 char what[120];
                 snprintf(what, sizeof what, "with batch %lld the statistics are not finite", (long long)batch);
                 return refuse(net, m, what);

@@ -330,7 +330,8 @@ START_TEST(recurrent_batch_norm_pools_each_step)
     ek_recurrent_opts opts = ek_recurrent_opts_default();
     opts.norm = EK_RECURRENT_BATCH_NORM;
     opts.max_steps = 4;
-    ek_module *pooled = ek_lstm(CHANNELS, 2, EK_BATCH_FIRST, &opts), *plain = ek_lstm(CHANNELS, 2, EK_BATCH_FIRST, &opts);
+    ek_module *pooled = ek_lstm(CHANNELS, 2, EK_BATCH_FIRST, &opts);
+    ek_module *plain = ek_lstm(CHANNELS, 2, EK_BATCH_FIRST, &opts);
     ck_ok(ek_module_to(pooled, EK_F64));
     ck_ok(ek_module_to(plain, EK_F64));
     ek_tensor *x = data_of(BN_LAST, EK_F64), *before = copy_state(pooled);

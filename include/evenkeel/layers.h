@@ -232,8 +232,8 @@ EK_API ek_status ek_batch_norm_recalibrate(ek_module *net, ek_tensor *(*next_bat
 /* Gradient accumulation.  From ek_module_begin_pooling() on, forwards in training leave the running statistics of every
  * norm at or below `module` alone and gather theirs; ek_module_commit_statistics(), to be called after each optimizer
  * step, moves them once, as one batch of all that was gathered would have done: for BatchNorm by the mean and SS/(K−1)
- * of all K elements, the differences between the micro-batches included (of the other norms as ek_batch_norm_recalibrate
- * says), and one batch is counted.  Each micro-batch is still normalized by its own statistics.
+ * of all K elements, the differences between the micro-batches included (for the other norms see
+ * ek_batch_norm_recalibrate), and one batch is counted.  Each micro-batch is still normalized by its own statistics.
  *
  *     ek_module_begin_pooling(net);
  *     for each step:
@@ -241,9 +241,9 @@ EK_API ek_status ek_batch_norm_recalibrate(ek_module *net, ek_tensor *(*next_bat
  *         optimizer step, ek_module_commit_statistics(net)
  *
  * A forward that fails, or whose statistics are not finite, adds nothing.  A pool that is empty, or holds one element,
- * moves nothing, and one that is not finite in the buffers' type is refused as a batch would be.  Pooling goes on after a
- * commit.  begin_pooling again, and ek_module_init(), throw away what was gathered; end_pooling does too and goes back to
- * moving with every forward.  Pools are not saved: commit first.  EK_ERR_ARGUMENT: no norm with running statistics;
+ * moves nothing, and one that is not finite in the buffers' type is refused as a batch would be.  Pooling goes on after
+ * a commit.  begin_pooling again, and ek_module_init(), throw away what was gathered; end_pooling does too and goes back
+ * to moving with every forward.  Pools are not saved: commit first.  EK_ERR_ARGUMENT: no norm with running statistics;
  * EK_ERR_STATE: commit or end where none pools. */
 EK_API ek_status ek_module_begin_pooling(ek_module *module);
 EK_API ek_status ek_module_commit_statistics(ek_module *module);
@@ -280,15 +280,36 @@ typedef struct ek_batch_norm_opts {
     bool track_running_stats;      /* off: batch statistics in evaluation too, no buffers; default true */
     ek_norm_statistics statistics; /* default EK_STATS_AUTO */
     int channel_axis;              /* 1 (default), or EK_CHANNELS_LAST for (N, …, C) */
+    /* Of BatchNorm alone; for InstanceNorm the defaults have to stay. */
+    int64_t ghost_batch_size;      /* in training, statistics over so many samples at a time; default 0: over all */
+    double r_max, d_max;           /* batch renormalization: ek_batch_norm_set_renorm(); default 1 and 0: none */
 } ek_batch_norm_opts;
 EK_API ek_batch_norm_opts ek_batch_norm_opts_default(void);
 /* Statistics per channel over batch and space.  1d: (N, C) or (N, C, L); 2d: (N, C, H, W); 3d: (N, C, D, H, W).
  * Parameters weight, bias; buffers running_mean, running_var, num_batches_tracked.  One value per channel in training
  * is EK_ERR_SHAPE, and nothing moves.  With lengths a batch is its valid elements, running_var takes SS/(K−1) over
- * those, and a batch of one such element moves nothing. */
+ * those, and a batch of one such element moves nothing.
+ *
+ * Ghost batches (Hoffer, Hubara, Soudry 2017, arXiv:1705.08741): with ghost_batch_size g > 0 each g consecutive samples
+ * have statistics of their own in training; the last ones are fewer, and one value per channel joins the ghost before
+ * it.  The running statistics move once, by those of the whole batch.  A batch of g samples or less, and evaluation, are
+ * as without.  With lengths a ghost is the valid elements of its samples.  g = 1 on (N, C) is EK_ERR_SHAPE.  Where
+ * running statistics normalize (EK_STATS_RUNNING), there are no ghosts. */
 EK_API ek_module *ek_batch_norm1d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm2d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm3d(int64_t num_features, const ek_batch_norm_opts *opts);
+/* Batch renormalization (Ioffe 2017, arXiv:1702.03275) for every BatchNorm at or below `module`: in training
+ *
+ *     y = γ·(x̂·r + d) + β,   x̂ = (x − μ_B)/σ_B
+ *     r = clip(σ_B/σ, 1/r_max, r_max),   d = clip((μ_B − μ)/σ, −d_max, d_max)
+ *
+ * where σ_B = √(v_B + eps) with the batch's biased variance, μ and σ = √(running_var + eps) are the running ones before
+ * this batch, and no gradient flows through r and d.  Evaluation uses the running statistics as ever.  r_max ≥ 1 and
+ * d_max ≥ 0 (infinite: as in evaluation) may change at any time; a schedule starts with 1 and 0, plain BatchNorm to the
+ * bit, and widens to about 3 and 5.  r = 1 and d = 0 where running_var + eps is 0, and where the lengths leave a batch
+ * one element.  EK_ERR_ARGUMENT, and nothing changed: other limits, no BatchNorm, one that has no running statistics,
+ * one with ghost batches. */
+EK_API ek_status ek_batch_norm_set_renorm(ek_module *module, double r_max, double d_max);
 
 typedef ek_batch_norm_opts ek_instance_norm_opts;
 /* affine and track_running_stats are off by default. */

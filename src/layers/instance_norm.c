@@ -4,7 +4,7 @@
 ek_instance_norm_opts ek_instance_norm_opts_default(void)
 {
     return (ek_instance_norm_opts){.eps = 1e-5, .momentum = 0.1, .affine = false, .track_running_stats = false,
-                                   .statistics = EK_STATS_AUTO, .channel_axis = 1};
+                                   .statistics = EK_STATS_AUTO, .channel_axis = 1, .r_max = 1};
 }
 
 static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
@@ -60,7 +60,7 @@ static ek_module *instance_norm_new(const ek_module_def *def, int ndim, int64_t 
                                     const ek_instance_norm_opts *opts)
 {
     ek_instance_norm_opts defaults = ek_instance_norm_opts_default();
-    channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1, true};
+    channel_norm_spec spec = {ndim, ndim, num_features, opts ? opts : &defaults, 1, 1, true, false};
     ek_module *module = ek_channel_norm_new(def, &spec);
     if (module)
         module->norm_at = instance_norm_at;

@@ -1,7 +1,7 @@
 /* Running statistics over micro-batches: gathered by forwards, committed by the caller once per optimizer step. */
 #include "norm.h"
 
-/* The first module from m on, in the tree of `root`, with running statistics (`gathering`: that gathers); NULL: none. */
+/* The first module from m on, in the tree of `root`, that has running statistics (`gathering`: and gathers). */
 static ek_module *next_norm(const ek_module *root, ek_module *m, bool gathering)
 {
     while (m && (!m->num_pairs || (gathering && !m->gathered)))

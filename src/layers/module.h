@@ -71,7 +71,8 @@ struct ek_module {
     /* [num_pairs] while ek_batch_norm_recalibrate runs: the layer normalizes by the statistics of the batch, whatever
      * its mode, and joins them in here instead of moving the running ones. */
     struct ek_pooled *pooled;
-    struct ek_pooled *gathered; /* [num_pairs], the module's, since ek_module_begin_pooling(): the micro-batches so far */
+    /* [num_pairs] of the module since ek_module_begin_pooling(): the micro-batches so far. */
+    struct ek_pooled *gathered;
     const double *momentum;
     bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
     ek_weights *weights; /* of a linear or convolution layer */

@@ -26,8 +26,34 @@ bool ek_norm_channel_axis_ok(const ek_module *module, int axis)
     return false;
 }
 
-static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts)
+/* The options that are BatchNorm's alone. */
+static bool batch_options_ok(const ek_module *module, const ek_batch_norm_opts *opts, bool batch_norm)
 {
+    const bool renormalizes = opts->r_max != 1 || opts->d_max != 0;
+    if (!batch_norm && (opts->ghost_batch_size || renormalizes))
+        ek_fail(EK_ERR_ARGUMENT, "%s: ghost_batch_size, r_max and d_max are BatchNorm's: leave the defaults",
+                module->description);
+    else if (opts->ghost_batch_size < 0)
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected ghost_batch_size ≥ 0, got %lld", module->description,
+                (long long)opts->ghost_batch_size);
+    else if (!(opts->r_max >= 1) || !(opts->d_max >= 0))
+        ek_fail(EK_ERR_ARGUMENT, "%s: expected r_max ≥ 1 and d_max ≥ 0, got %g and %g", module->description,
+                opts->r_max, opts->d_max);
+    else if (renormalizes && !opts->track_running_stats)
+        ek_fail(EK_ERR_ARGUMENT, "%s: batch renormalization needs the running statistics, but track_running_stats is "
+                                 "off", module->description);
+    else if (renormalizes && opts->ghost_batch_size)
+        ek_fail(EK_ERR_ARGUMENT, "%s: batch renormalization has one correction per channel, so it does not go with "
+                                 "ghost batches: set ghost_batch_size = 0, or r_max = 1 and d_max = 0", module->description);
+    else
+        return true;
+    return false;
+}
+
+static bool options_ok(const ek_module *module, const ek_batch_norm_opts *opts, bool batch_norm)
+{
+    if (!batch_options_ok(module, opts, batch_norm))
+        return false;
     if (!ek_norm_eps_ok(module, opts->eps) || !ek_norm_channel_axis_ok(module, opts->channel_axis))
         return false;
     if (!ek_running_options_ok(module, opts->momentum, opts->statistics))
@@ -82,7 +108,7 @@ ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec
         return ek_module_complete(module, false);
     }
     const ek_batch_norm_opts *opts = spec->opts;
-    if (!options_ok(module, opts))
+    if (!options_ok(module, opts, spec->batch_norm))
         return ek_module_complete(module, false);
     channel_norm *norm = ek_module_state(module);
     *norm = (channel_norm){.num_features = spec->num_features, .min_ndim = spec->min_ndim, .max_ndim = spec->max_ndim,

@@ -37,6 +37,7 @@ typedef struct channel_norm_spec {
     const ek_batch_norm_opts *opts;
     double first_weight, first_running_var; /* what γ and running_var start from */
     bool centers;
+    bool batch_norm; /* takes the options that are BatchNorm's alone */
 } channel_norm_spec;
 ek_module *ek_channel_norm_new(const ek_module_def *def, const channel_norm_spec *spec);
 
@@ -153,9 +154,9 @@ typedef struct norm_batch {
     bool as_it_is;         /* the variance is taken as it is, not made unbiased by K/(K−1) */
     bool per_sample;       /* rows are samples, each with statistics of its own, of which the mean is wanted */
 } norm_batch;
-/* Moves the running statistics once the outermost forward has succeeded, or pools those of the batch.  Rows are the parts
- * of one batch, whose statistics are those of all its elements; or samples, over which both are averaged.  Where there is
- * no variance nothing moves, the counter of batches neither. */
+/* Moves the running statistics once the outermost forward has succeeded, or pools those of the batch.  Rows are the
+ * parts of one batch, whose statistics are those of all its elements; or samples, over which both are averaged.  Where
+ * there is no variance nothing moves, the counter of batches neither. */
 ek_status ek_channel_norm_update_later(ek_module *module, ek_tape *tape, const norm_batch *batch);
 
 #endif

@@ -82,7 +82,7 @@ double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean)
     const double before = pooled->elements, share = elements / (before + elements), distance = mean - pooled->mean;
     pooled->elements += elements;
     pooled->mean += distance * share;
-    return before * share * distance * distance; /* in this order 0 where it is the first, however large */
+    return before * share * distance * distance; /* 0 for the first, however large */
 }
 
 void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares)

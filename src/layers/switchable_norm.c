@@ -81,9 +81,9 @@ static ek_module *switchable_norm_new(const ek_module_def *def, int ndim, int64_
     opts = opts ? opts : &defaults;
     ek_batch_norm_opts common = {.eps = opts->eps, .momentum = opts->momentum, .affine = opts->affine,
                                  .track_running_stats = opts->batch, .statistics = opts->statistics,
-                                 .channel_axis = opts->channel_axis};
+                                 .channel_axis = opts->channel_axis, .r_max = 1};
     channel_norm_spec spec = {ndim, ndim, num_features, &common, opts->last_gamma ? 0 : 1, opts->reference ? 0 : 1,
-                              false};
+                              false, false};
     ek_module *module = ek_channel_norm_new(def, &spec);
     if (!module)
         return NULL;

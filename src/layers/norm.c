@@ -44,7 +44,8 @@ static bool batch_options_ok(const ek_module *module, const ek_batch_norm_opts *
                                  "off", module->description);
     else if (renormalizes && opts->ghost_batch_size)
         ek_fail(EK_ERR_ARGUMENT, "%s: batch renormalization has one correction per channel, so it does not go with "
-                                 "ghost batches: set ghost_batch_size = 0, or r_max = 1 and d_max = 0", module->description);
+                                 "ghost batches: set ghost_batch_size = 0, or r_max = 1 and d_max = 0",
+                module->description);
     else
         return true;
     return false;

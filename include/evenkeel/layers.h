@@ -242,9 +242,9 @@ EK_API ek_status ek_batch_norm_recalibrate(ek_module *net, ek_tensor *(*next_bat
  *
  * A forward that fails, or whose statistics are not finite, adds nothing.  A pool that is empty, or holds one element,
  * moves nothing, and one that is not finite in the buffers' type is refused as a batch would be.  Pooling goes on after
- * a commit.  begin_pooling again, and ek_module_init(), throw away what was gathered; end_pooling does too and goes back
- * to moving with every forward.  Pools are not saved: commit first.  EK_ERR_ARGUMENT: no norm with running statistics;
- * EK_ERR_STATE: commit or end where none pools. */
+ * a commit.  begin_pooling again, and ek_module_init(), throw away what was gathered; end_pooling does too, and goes
+ * back to moving with every forward.  Pools are not saved: commit first.  EK_ERR_ARGUMENT: no norm with running
+ * statistics; EK_ERR_STATE: commit or end where none pools. */
 EK_API ek_status ek_module_begin_pooling(ek_module *module);
 EK_API ek_status ek_module_commit_statistics(ek_module *module);
 EK_API ek_status ek_module_end_pooling(ek_module *module);
@@ -291,10 +291,10 @@ EK_API ek_batch_norm_opts ek_batch_norm_opts_default(void);
  * those, and a batch of one such element moves nothing.
  *
  * Ghost batches (Hoffer, Hubara, Soudry 2017, arXiv:1705.08741): with ghost_batch_size g > 0 each g consecutive samples
- * have statistics of their own in training; the last ones are fewer, and one value per channel joins the ghost before
- * it.  The running statistics move once, by those of the whole batch.  A batch of g samples or less, and evaluation, are
- * as without.  With lengths a ghost is the valid elements of its samples.  g = 1 on (N, C) is EK_ERR_SHAPE.  Where
- * running statistics normalize (EK_STATS_RUNNING), there are no ghosts. */
+ * have statistics of their own in training; the last ones may be fewer, and a last one of one value per channel joins
+ * the ghost before it.  The running statistics move once, by those of the whole batch.  A batch of g samples or less,
+ * and evaluation, are as without.  With lengths a ghost is the valid elements of its samples.  g = 1 on (N, C) is
+ * EK_ERR_SHAPE.  Where running statistics normalize (EK_STATS_RUNNING), there are no ghosts. */
 EK_API ek_module *ek_batch_norm1d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm2d(int64_t num_features, const ek_batch_norm_opts *opts);
 EK_API ek_module *ek_batch_norm3d(int64_t num_features, const ek_batch_norm_opts *opts);

@@ -18,7 +18,7 @@ typedef struct bench_case {
     const char *options[BENCH_MAX_WORDS];
 } bench_case;
 
-/* Takes a line KIND SIZE VARIANT THREADS [OPTION…] apart, whose words stay where they are; false: it is no such line. */
+/* Takes a line KIND SIZE VARIANT THREADS [OPTION…] apart, whose words stay where they are; false: it is none. */
 bool bench_read_case(char *line, bench_case *c);
 
 /* The number in an option "name=number", 1 for "name" alone, `otherwise` where there is none. */

@@ -174,7 +174,8 @@ static void assert_near(const norm_case *c, const char *what, const ek_tensor *t
 static void compare_running(const norm_case *c, const norm_inputs *in, const run *r, const norm_outputs *out)
 {
     const int64_t count = norm_numel(c) / norm_groups(c);
-    const ek_tensor *mean = ek_module_buffer(r->layer, "running_mean"), *var = ek_module_buffer(r->layer, "running_var");
+    const ek_tensor *mean = ek_module_buffer(r->layer, "running_mean"),
+                    *var = ek_module_buffer(r->layer, "running_var");
     const bool single = ek_tensor_dtype(mean) == EK_F32;
     const double unit = single ? FLT_EPSILON / 2 : DBL_EPSILON / 2, least = single ? 0x1p-149 : 0x1p-1074;
     const double terms = fmin((double)count, 128 + 5 + (double)count / 64) + 8;
@@ -210,7 +211,8 @@ static bool within(const norm_numbers *numbers, double limit)
 }
 
 /* Results that a type cannot hold are not compared: gradients of 1e60. */
-static void compare(const char *what, const norm_case *c, const ek_tensor *t, const norm_numbers *expected, double kappa)
+static void compare(const char *what, const norm_case *c, const ek_tensor *t, const norm_numbers *expected,
+                    double kappa)
 {
     if (ek_tensor_dtype(t) == EK_F64 || within(expected, FLT_MAX / 4))
         assert_norm_numbers(what, c, t, expected, kappa);
@@ -286,9 +288,9 @@ START_TEST(large_and_small_scales)
 {
     static const struct {
         double x, dy, eps;
-    } scales[] = {{1e30, 1, 0},  {1e30, 1, 1e-5},  {1e30, 1e30, 1e-5},  {1e-30, 1, 0},     {1e-30, 1, 1e-5},
-                  {1e-30, 1e-30, 0}, {1, 1e30, 1e-5},  {1, 1e-30, 1e-5},    {1e30, 1e-30, 0},  {1e-36, 1, 0}, {1e-40, 1, 1e-5},
-                  {1e-40, 1e-30, 1e-5}, {1, 1e-40, 1e-5}, {1e-22, 1e-20, 0}, {1e19, 1e19, 1e-5}};
+    } scales[] = {{1e30, 1, 0},      {1e30, 1, 1e-5},      {1e30, 1e30, 1e-5}, {1e-30, 1, 0},     {1e-30, 1, 1e-5},
+                  {1e-30, 1e-30, 0}, {1, 1e30, 1e-5},      {1, 1e-30, 1e-5},   {1e30, 1e-30, 0},  {1e-36, 1, 0},
+                  {1e-40, 1, 1e-5},  {1e-40, 1e-30, 1e-5}, {1, 1e-40, 1e-5},   {1e-22, 1e-20, 0}, {1e19, 1e19, 1e-5}};
     for (size_t k = 0; k < sizeof scales / sizeof scales[0]; k++) {
         norm_case c = shape_with(_i, scales[k].eps);
         norm_inputs in = draw(&c, 0.5, scales[k].x, scales[k].dy, 600 + 20 * (uint64_t)_i + k);

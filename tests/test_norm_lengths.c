@@ -306,19 +306,30 @@ START_TEST(one_element_by_the_data)
 }
 END_TEST
 
-/* By shape it stays an error. */
-START_TEST(one_element_by_shape)
+/* Texts of one letter: how far they are padded, not at all included, makes no difference.  (Without lengths such a shape
+ * is refused: test_norm_errors.) */
+START_TEST(one_step_padded_or_not)
 {
     const int64_t one[2] = {1, 1};
     ek_module *layers[] = {make_bn(), make_in(), make_gn_with(6, 1), make_sn()};
     for (int k = 0; k < 4; k++) {
-        ek_tensor *x = normal(EK_F32, EK_SHAPE(k ? 2 : 1, C, 1), 0, 1, 1);
-        ck_ok(ek_tensor_set_lengths(x, one, k ? 2 : 1, 0, 2));
-        assert_forward_fails(EK_ERR_SHAPE, k == 0   ? "expected more than one value per channel"
-                                           : k == 2 ? "expected more than one element per group"
-                                                    : "expected more than one element of space",
-                             layers[k], x);
-        ek_tensor_free(x);
+        const int64_t n = k ? 2 : 1;
+        draw_parameters(layers[k], 3);
+        ek_tensor *x = normal(EK_F32, EK_SHAPE(n, C, 1), 0, 1, 1), *padded = ek_full(EK_F32, EK_SHAPE(n, C, 3), NAN);
+        for (int64_t i = 0; i < n * C; i++)
+            ek_data_f32(padded)[3 * i] = ek_data_f32(x)[i];
+        ck_ok(ek_tensor_set_lengths(x, one, n, 0, 2));
+        ck_ok(ek_tensor_set_lengths(padded, one, n, 0, 2));
+        ek_tensor *alone = apply_layer(layers[k], x), *among = apply_layer(layers[k], padded);
+        ck_made(alone);
+        ck_made(among);
+        for (int64_t i = 0; i < n * C; i++) {
+            ck_assert(ek_tensor_at(alone, i) == ek_tensor_at(among, 3 * i));
+            ck_assert(ek_tensor_at(among, 3 * i + 1) == 0 && ek_tensor_at(among, 3 * i + 2) == 0);
+        }
+        ek_tensor *all[] = {x, padded, alone, among};
+        for (int i = 0; i < 4; i++)
+            ek_tensor_free(all[i]);
         ek_module_free(layers[k]);
     }
 }
@@ -661,7 +672,7 @@ int main(void)
     tcase_add_test(tcase, layer_norm_over_steps_with_weights);
     tcase_add_test(tcase, layer_norm_is_the_same_in_evaluation);
     tcase_add_test(tcase, one_element_by_the_data);
-    tcase_add_test(tcase, one_element_by_shape);
+    tcase_add_test(tcase, one_step_padded_or_not);
     tcase_add_test(tcase, running_statistics);
     tcase_add_test(tcase, norms_inside_nets);
     tcase_add_loop_test(tcase, gradients, 0, SUBJECTS);

@@ -190,8 +190,8 @@ EK_API ek_module *ek_embedding_layer(int64_t num_embeddings, int64_t embedding_d
  * Lengths.  A norm honours the lengths that x carries (ek_tensor_set_lengths, _set_mask), wherever their batch and time
  * axis stand: it works on the valid steps alone and puts them back.  So the padding enters no statistic, comes out as
  * exactly 0, gets a gradient of exactly 0, whatever it holds, and nothing (y, gradients, running statistics) depends on
- * how far the batch was padded, bit for bit.  A group that its lengths leave one element gives β, and a gradient of 0;
- * by shape one element stays an error.  Lengths along the axis of the channels are EK_ERR_SHAPE.
+ * how far the batch was padded, bit for bit.  A group that its lengths leave one element gives β, and a gradient of 0,
+ * also where there is no padding; without lengths such a shape is an error.  Lengths along the axis of the channels are EK_ERR_SHAPE.
  */
 
 /* Which statistics a norm with running buffers uses; sticks through ek_module_train() and ek_module_eval(). */

@@ -110,7 +110,7 @@ static ek_tensor *batch_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     norm_input in;
     if (!ek_channel_norm_read(module, tape, x, &in))
         return NULL;
-    if (in.n * in.s == 1 && (updates || !uses_running)) { /* one value by shape; by its lengths a batch may have one */
+    if (!x->lengths && in.n * in.s == 1 && (updates || !uses_running)) { /* by its lengths a batch may have one */
         ek_norm_refuse_single(module, x);
         return NULL;
     }

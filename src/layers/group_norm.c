@@ -30,7 +30,7 @@ static ek_tensor *group_norm_forward(ek_module *module, ek_tape *tape, ek_tensor
     norm_input in;
     if (!ek_norm_open(module, tape, x, axis, 1, &in))
         return NULL;
-    if (channels * in.s == 1) {
+    if (!x->lengths && channels * in.s == 1) {
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element per group, got %s with %lld groups of one; use fewer "
                               "groups", module->description, EK_TEXT(x->shape), (long long)g);
         return NULL;

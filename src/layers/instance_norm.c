@@ -14,7 +14,7 @@ static ek_tensor *instance_norm_forward(ek_module *module, ek_tape *tape, ek_ten
     norm_input in;
     if (!ek_channel_norm_read(module, tape, x, &in))
         return NULL;
-    if (in.s == 1 && (updates || !uses_running)) {
+    if (!x->lengths && in.s == 1 && (updates || !uses_running)) {
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element of space per sample and channel, got %s; there is "
                               "nothing to normalize over: leave the norm out here, or use another",
                 module->description, EK_TEXT(x->shape));

@@ -18,7 +18,7 @@ static bool enough_values(const ek_module *module, const ek_tensor *x, const nor
 {
     const switchable_norm *norm = ek_module_state(module);
     const bool plane = norm->base.min_ndim > 2;
-    if (plane && in->s == 1)
+    if (plane && in->s == 1 && !x->lengths)
         ek_fail(EK_ERR_SHAPE, "%s: expected more than one element of space per sample and channel, got %s; use "
                               "switchable_norm1d on (N, C)", module->description, EK_TEXT(x->shape));
     else if (!plane && norm->reference && in->c == 1)

@@ -41,6 +41,8 @@ typedef struct probe {
 typedef struct experiment {
     ek_dataset *train, *test;
     int64_t epochs, seeds, seed;
+    bool report; /* of the nets of the first seed: how their norms fare on the held-out images */
+    ek_norm_report *reports[N_NORMS][N_BATCHES];
     result results[N_NORMS][N_BATCHES][MOST_SEEDS];
     probe probes[N_PROBES];
     pthread_mutex_t lock;
@@ -178,6 +180,11 @@ static void run(void *context, int job)
         ek_module_observe(net, NULL, NULL);
         r->test_error = evaluate(net, e->test);
         r->failed = r->train_error < 0 || r->test_error < 0;
+        if (e->report && norm > 0 && seed == 0 && !r->failed) {
+            ek_module_eval(net);
+            e->reports[norm][batch] = ek_norm_report_new(net, ek_dataset_x(e->test), NULL);
+            r->failed = !e->reports[norm][batch];
+        }
     }
     if (r->failed)
         snprintf(r->error, sizeof r->error, "%s", ek_last_error());
@@ -349,6 +356,16 @@ static bool draw(const experiment *e, const char *folder)
     return finish_plot(script, path, folder, "small_batch.png");
 }
 
+/* The norm reports at the largest and the smallest batch size. */
+static void print_reports(const experiment *e)
+{
+    for (int n = 1; n < N_NORMS; n++)
+        for (int b = 0; b < N_BATCHES; b += N_BATCHES - 1) {
+            printf("\n%s trained at batch size %lld, on the held-out images\n\n", norms[n], (long long)batches[b]);
+            ek_norm_report_print(e->reports[n][b], stdout);
+        }
+}
+
 /* Room for the probes' sums; false when there is none. */
 static bool make_probes(experiment *e)
 {
@@ -368,6 +385,8 @@ static void free_experiment(experiment *e)
         free(e->probes[p].sum);
         free(e->probes[p].squares);
     }
+    for (int i = 0; i < N_NORMS * N_BATCHES; i++)
+        ek_norm_report_free(e->reports[i / N_BATCHES][i % N_BATCHES]);
     ek_dataset_free(e->train);
     ek_dataset_free(e->test);
     free(e);
@@ -408,7 +427,7 @@ int main(int argc, char **argv)
 {
     const char *folder = NULL, *out = "out";
     int64_t images = 4096, test_images = 2000, epochs = 2, seeds = 3, seed = 1;
-    bool quick = false;
+    bool quick = false, report = false;
     const option options[] = {
         {"data", "DIR", OPTION_TEXT, &folder, 0, "MNIST's IDX files, plain or .gz; without it the embedded glyphs"},
         {"seeds", "N", OPTION_INT, &seeds, 1, "runs per norm and batch size, 20 at most"},
@@ -417,6 +436,7 @@ int main(int argc, char **argv)
         {"test-images", "N", OPTION_INT, &test_images, 1, "held-out images"},
         {"epochs", "N", OPTION_INT, &epochs, 1, "passes over the training images"},
         {"quick", NULL, OPTION_FLAG, &quick, 0, "512 images, one epoch, one seed: to see that it runs"},
+        {"report", NULL, OPTION_FLAG, &report, 0, "also a norm report of each net at batch sizes 32 and 2"},
         {"out", "DIR", OPTION_TEXT, &out, 0, "folder for the CSV and the plot; out unless given"},
     };
     int status;
@@ -441,6 +461,7 @@ int main(int argc, char **argv)
     e->epochs = epochs;
     e->seeds = seeds;
     e->seed = seed;
+    e->report = report;
     pthread_mutex_init(&e->lock, NULL);
     if (load(e, folder, images, test_images) != EK_OK || !make_probes(e)) {
         status = report_failure("small_batch");
@@ -457,6 +478,8 @@ int main(int argc, char **argv)
         print_table(e);
         print_strays(e);
         print_conclusion(e);
+        if (report)
+            print_reports(e);
         if (!write_csv(e, out) || !draw(e, out))
             status = EXIT_FAILURE;
     }

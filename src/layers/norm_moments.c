@@ -29,6 +29,7 @@ void ek_norm_each(const norm_grouping *grouping, const ek_tensor *x,
     const int64_t rows = width > 0 ? x->numel / width : 0;
     const float *f32 = x->dtype == EK_F32 ? x->data : NULL;
     const double *f64 = x->dtype == EK_F64 ? x->data : NULL;
+    const bool alike = grouping->stride[last] == 0; /* a row is in one group: spares divisions */
     for (int64_t row = 0, at = 0; row < rows; row++) {
         int64_t group = 0, step = 0, rest = row;
         for (int i = last - 1; i >= 0; rest /= dim[i], i--) {
@@ -37,7 +38,7 @@ void ek_norm_each(const norm_grouping *grouping, const ek_tensor *x,
         }
         for (int64_t j = 0; j < width; j++, at++)
             if (!grouping->valid || grouping->valid[step + j * grouping->valid_stride[last]])
-                visit(context, group + j / grouping->divide[last] * grouping->stride[last],
+                visit(context, alike ? group : group + j / grouping->divide[last] * grouping->stride[last],
                       f32 ? (double)f32[at] : f64[at]);
     }
 }

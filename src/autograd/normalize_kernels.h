@@ -31,6 +31,8 @@ static inline REAL FN(norm_relu)(REAL v)
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
+/* fma: one rounding less, and the same bits from every clone; those without the instruction make a call of it. */
+
 
 /* Mean and Σ (x − mean)² of n ≤ NORM_PIECE contiguous elements; without `center` the mean is 0.  All is summed over
  * d = x − x₀ in double, so equal elements have a variance of exactly 0.  float32 takes one pass, Σ (x − mean)² =
@@ -98,9 +100,9 @@ EK_KERNEL static void FN(norm_apply_scalar)(int64_t n, const REAL *x, REAL *y, R
                                             bool stream)
 {
     if (relu)
-        NORM_STORE(n, y, stream, FN(norm_relu)((x[i] - center) * a + b));
+        NORM_STORE(n, y, stream, FN(norm_relu)(MATH(fma)(x[i] - center, a, b)));
     else
-        NORM_STORE(n, y, stream, (x[i] - center) * a + b);
+        NORM_STORE(n, y, stream, MATH(fma)(x[i] - center, a, b));
 }
 
 /* y = ((x − M)·r + lo)·γ + β; x, y, γ, β: [n], γ and β may be NULL. */
@@ -108,16 +110,16 @@ EK_KERNEL static void FN(norm_apply_vector)(int64_t n, const REAL *x, REAL *y, R
                                             const REAL *gamma, const REAL *beta, bool relu, bool stream)
 {
     if (gamma && beta && relu)
-        NORM_STORE(n, y, stream, FN(norm_relu)(((x[i] - center) * rstd + lo) * gamma[i] + beta[i]));
+        NORM_STORE(n, y, stream, FN(norm_relu)(MATH(fma)(MATH(fma)(x[i] - center, rstd, lo), gamma[i], beta[i])));
     else if (relu)
-        NORM_STORE(n, y, stream, FN(norm_relu)(((x[i] - center) * rstd + lo) * (gamma ? gamma[i] : 1) +
-                                               (beta ? beta[i] : 0)));
+        NORM_STORE(n, y, stream, FN(norm_relu)(MATH(fma)(MATH(fma)(x[i] - center, rstd, lo), gamma ? gamma[i] : 1,
+                                                         beta ? beta[i] : 0)));
     else if (gamma && beta)
-        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i] + beta[i]);
+        NORM_STORE(n, y, stream, MATH(fma)(MATH(fma)(x[i] - center, rstd, lo), gamma[i], beta[i]));
     else if (gamma)
-        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) * gamma[i]);
+        NORM_STORE(n, y, stream, MATH(fma)(x[i] - center, rstd, lo) * gamma[i]);
     else
-        NORM_STORE(n, y, stream, ((x[i] - center) * rstd + lo) + beta[i]);
+        NORM_STORE(n, y, stream, MATH(fma)(x[i] - center, rstd, lo) + beta[i]);
 }
 
 /* y = (x − M)·a + b with a group per column; x, y, center, a, b: [n]. */
@@ -126,10 +128,10 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
 {
     if (relu)
         for (int64_t i = 0; i < n; i++)
-            y[i] = FN(norm_relu)((x[i] - center[i]) * a[i] + b[i]);
+            y[i] = FN(norm_relu)(MATH(fma)(x[i] - center[i], a[i], b[i]));
     else
         for (int64_t i = 0; i < n; i++)
-            y[i] = (x[i] - center[i]) * a[i] + b[i];
+            y[i] = MATH(fma)(x[i] - center[i], a[i], b[i]);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */

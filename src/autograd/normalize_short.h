@@ -46,7 +46,7 @@ EK_KERNEL static void FN(norm_short_forward)(int64_t n_rows, int64_t n, const RE
     for (int64_t i = 0; i < n; i++) {
         const REAL g = gamma ? gamma[i] : 1, b = beta ? beta[i] : 0;
         for (int l = 0; l < SHORT_LANES; l++) {
-            const REAL value = ((lane[i][l] - m[l]) * r[l] + lo[l]) * g + b;
+            const REAL value = MATH(fma)(MATH(fma)(lane[i][l] - m[l], r[l], lo[l]), g, b);
             lane[i][l] = relu ? FN(norm_relu)(value) : value;
         }
     }

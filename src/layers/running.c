@@ -79,10 +79,15 @@ void ek_running_warn_refused(const ek_module *module, const char *what, int64_t 
  * squares about the two means add up to that about the common one with d²·n1·n2/(n1 + n2). */
 double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean)
 {
-    const double before = pooled->elements, share = elements / (before + elements), distance = mean - pooled->mean;
+    const double before = pooled->elements;
     pooled->elements += elements;
+    if (before == 0) { /* as every batch is that stands alone: no division */
+        pooled->mean = mean;
+        return 0;
+    }
+    const double share = elements / pooled->elements, distance = mean - pooled->mean;
     pooled->mean += distance * share;
-    return before * share * distance * distance; /* 0 for the first, however large */
+    return before * share * distance * distance;
 }
 
 void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares)

@@ -354,6 +354,11 @@ static int64_t freedom(const norm_batch *batch)
 
 static ek_pooled total(const norm_batch *batch, int64_t channels, int64_t channel)
 {
+    if (batch->rows == 1 && !batch->per_sample) { /* nothing to join */
+        const double k = (double)elements(batch, 0);
+        return (ek_pooled){.elements = k, .mean = batch->mean[channel], .squares = k * batch->var[channel],
+                           .freedom = k - 1 + batch->as_it_is};
+    }
     ek_pooled all = {0};
     join(batch, channels, channel, &all);
     return all;

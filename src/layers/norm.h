@@ -112,9 +112,21 @@ bool ek_running_is_updated(ek_norm_statistics choice, bool training);
 /* How far the running statistics move, this batch being number `batches`. */
 double ek_running_fraction(double momentum, int64_t batches);
 /* The buffer's type can hold the value: a float32 overflows where the double did not. */
-bool ek_running_fits(const ek_tensor *buffer, double value);
+static inline bool ek_running_fits(const ek_tensor *buffer, double value)
+{
+    return buffer->dtype == EK_F32 ? isfinite((float)value) : isfinite(value);
+}
 /* Element i ← (1 − fraction)·element i + fraction·value. */
-void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value);
+static inline void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value)
+{
+    if (buffer->dtype == EK_F32) {
+        float *at = (float *)buffer->data + i;
+        *at = (float)((1 - fraction) * (double)*at + fraction * value);
+    } else {
+        double *at = (double *)buffer->data + i;
+        *at = (1 - fraction) * *at + fraction * value;
+    }
+}
 /* Element i ← value, whatever it was. */
 void ek_running_set(ek_tensor *buffer, int64_t i, double value);
 /* Warns that the statistics of a batch were refused: those of `what` number `index` are not finite. */
@@ -132,7 +144,10 @@ typedef struct ek_pooled {
 double ek_pooled_join_mean(ek_pooled *pooled, double elements, double mean);
 /* The same with their sum of squares; the variance is the unbiased one. */
 void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squares);
-double ek_pooled_variance(const ek_pooled *pooled);
+static inline double ek_pooled_variance(const ek_pooled *pooled)
+{
+    return pooled->squares / pooled->freedom;
+}
 /* Where statistics are joined instead of moving the running ones: a recalibration's pairs, or else those gathered of
  * micro-batches; NULL: nowhere. */
 ek_pooled *ek_running_pool(const ek_module *module);

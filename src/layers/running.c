@@ -40,22 +40,6 @@ double ek_running_fraction(double momentum, int64_t batches)
     return momentum == EK_MOMENTUM_CUMULATIVE ? 1 / (double)batches : momentum;
 }
 
-bool ek_running_fits(const ek_tensor *buffer, double value)
-{
-    return buffer->dtype == EK_F32 ? isfinite((float)value) : isfinite(value);
-}
-
-void ek_running_move(ek_tensor *buffer, int64_t i, double fraction, double value)
-{
-    if (buffer->dtype == EK_F32) {
-        float *at = (float *)buffer->data + i;
-        *at = (float)((1 - fraction) * (double)*at + fraction * value);
-    } else {
-        double *at = (double *)buffer->data + i;
-        *at = (1 - fraction) * *at + fraction * value;
-    }
-}
-
 void ek_running_set(ek_tensor *buffer, int64_t i, double value)
 {
     if (buffer->dtype == EK_F32)
@@ -94,11 +78,6 @@ void ek_pooled_join(ek_pooled *pooled, double elements, double mean, double squa
 {
     pooled->squares += squares + ek_pooled_join_mean(pooled, elements, mean);
     pooled->freedom = pooled->elements - 1;
-}
-
-double ek_pooled_variance(const ek_pooled *pooled)
-{
-    return pooled->squares / pooled->freedom;
 }
 
 ek_pooled *ek_running_pool(const ek_module *module)

@@ -342,6 +342,43 @@ START_TEST(nearly_constant)
 }
 END_TEST
 
+/* Gradients whose sum fits float32 while partial sums of a few rows do not: over rows short and long (32 elements is where
+ * LayerNorm changes its walk), for dβ and, as x̂ is the same in all rows, dγ. */
+START_TEST(sums_that_pass_the_range)
+{
+    const int64_t d = _i ? 70 : 20, rows = 16;
+    ek_module *layer = ek_layer_norm(EK_SHAPE(d), NULL);
+    ek_tensor *x = ek_zeros(EK_F32, EK_SHAPE(rows, d)), *dy = ek_zeros(EK_F32, EK_SHAPE(rows, d));
+    ck_made(layer);
+    ck_made(x);
+    ck_made(dy);
+    const float up = 4.8e37f, down = 4.76e37f;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) {
+            ek_data_f32(x)[r * d + i] = (float)(i % 5);
+            ek_data_f32(dy)[r * d + i] = r < rows / 2 ? up : -down;
+        }
+    ck_ok(ek_tensor_set_requires_grad(x, true));
+    ek_tape *tape = ek_tape_new();
+    ek_tensor *y = ek_forward(layer, tape, x);
+    ck_made(y);
+    ck_ok(ek_backward_from(tape, y, dy));
+    const double sum = (double)(rows / 2) * ((double)up - (double)down);
+    for (int64_t i = 0; i < d; i++) { /* y = x̂ here, to half a unit of its last place */
+        const double d_beta = ek_tensor_at(ek_tensor_grad(ek_module_parameter(layer, "bias")), i);
+        const double d_gamma = ek_tensor_at(ek_tensor_grad(ek_module_parameter(layer, "weight")), i);
+        const double size = (double)rows * (double)up * 0x1p-23; /* of the terms: 16 roundings of x̂ and one of the sum */
+        ck_assert_msg(fabs(d_beta - sum) <= size, "dbeta[%lld] is %g, not %g", (long long)i, d_beta, sum);
+        ck_assert_msg(fabs(d_gamma - sum * ek_tensor_at(y, i)) <= size, "dgamma[%lld] is %g, not %g", (long long)i,
+                      d_gamma, sum * ek_tensor_at(y, i));
+    }
+    ek_tape_free(tape);
+    ek_tensor_free(x);
+    ek_tensor_free(dy);
+    ek_module_free(layer);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("norm accuracy");
@@ -351,6 +388,7 @@ int main(void)
     tcase_add_loop_test(tcase, one_outlier_of_the_gradient, 0, SHAPES);
     tcase_add_loop_test(tcase, large_and_small_scales, 0, SHAPES);
     tcase_add_loop_test(tcase, constants, 0, SHAPES);
+    tcase_add_loop_test(tcase, sums_that_pass_the_range, 0, 2);
     tcase_add_loop_test(tcase, nearly_constant, 0, SHAPES);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);

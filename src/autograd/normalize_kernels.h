@@ -206,10 +206,19 @@ EK_KERNEL static void FN(norm_affine_rows)(int64_t rows, int64_t n, const REAL *
                 product[c] += d * ((xr[c] - center) * rstd + lo);
             }
         }
-        for (int c = 0; c < width; c++) {
+        bool in_range = true;
+        for (int c = 0; REAL_IS_F32 && c < width; c++)
+            in_range = in_range && MATH(fabs)(plain[c]) <= FLT_MAX && MATH(fabs)(product[c]) <= FLT_MAX;
+        for (int c = 0; in_range && c < width; c++) {
             d_beta[at + c] += (double)plain[c];
             d_gamma[at + c] += (double)product[c];
         }
+        for (int64_t r = 0; !in_range && r < rows; r++) /* again, in double */
+            for (int64_t c = at; c < at + width; c++) {
+                const double d = y && y[r * n + c] <= 0 ? 0 : (double)dy[r * n + c];
+                d_beta[c] += d;
+                d_gamma[c] += d * ((double)(x[r * n + c] - (REAL)row[r].center) * row[r].rstd + row[r].lo);
+            }
     }
 }
 

@@ -23,7 +23,7 @@ typedef struct {
     REAL *out;     /* y or dx */
     const REAL *y; /* backward behind a ReLU: its output; NULL without one */
     const normalize_attributes *attr;
-    bool center, relu, stream;
+    bool stream;
     double *report; /* the statistics for whoever asked, or NULL */
     norm_grads grads;
     int64_t group_chunk; /* groups of one chunk of the loop over groups */
@@ -46,7 +46,7 @@ static void FN(moments_pieces)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     for (int64_t p = begin; p < end; p++) {
         norm_piece piece = norm_piece_at(p, &t->split);
-        t->moments[p] = FN(norm_moments_of)(piece.n, t->x + piece.start, t->center);
+        t->moments[p] = FN(norm_moments_of)(piece.n, t->x + piece.start, t->attr->center);
     }
 }
 
@@ -56,7 +56,7 @@ static void FN(moments_columns)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     for (int64_t q = begin; q < end; q++) {
         norm_tile tile = norm_tile_at(q, t->plan, &t->split);
-        FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->center,
+        FN(norm_column_moments)(tile.rows, tile.columns, t->plan->stats.group, t->x + tile.start, t->attr->center,
                                 t->moments + tile.result);
     }
 }
@@ -90,11 +90,12 @@ static void FN(apply_run)(const FN(norm_loop) *t, int64_t start, int64_t group, 
     double lo = ((double)(REAL)center - center) * rstd;
     if (plan->vector_affine) {
         FN(norm_apply_vector)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)rstd, (REAL)lo,
-                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL, t->relu, t->stream);
+                              t->gamma ? t->gamma + at : NULL, t->beta ? t->beta + at : NULL, t->attr->relu,
+                              t->stream);
     } else {
         double gamma = t->gamma ? (double)t->gamma[at] : 1, beta = t->beta ? (double)t->beta[at] : 0;
         FN(norm_apply_scalar)(plan->run, t->x + start, t->out + start, (REAL)center, (REAL)(gamma * rstd),
-                              (REAL)(gamma * lo + beta), t->relu, t->stream);
+                              (REAL)(gamma * lo + beta), t->attr->relu, t->stream);
     }
 }
 
@@ -204,7 +205,7 @@ static void FN(group_moments)(const FN(norm_loop) *t, int64_t g, norm_walk at)
     for (; at.stretches; at.stretches--, at.start += at.stride, at.stop += at.stride)
         for (int64_t start = at.start; start < at.stop; start += NORM_PIECE) {
             const int64_t n = at.stop - start < NORM_PIECE ? at.stop - start : NORM_PIECE;
-            norm_moments part = FN(norm_moments_of)(n, t->x + start, t->center);
+            norm_moments part = FN(norm_moments_of)(n, t->x + start, t->attr->center);
             if (count == 0)
                 total = part;
             else
@@ -291,8 +292,9 @@ static void FN(forward_short_rows)(void *context, int64_t begin, int64_t end)
     const FN(norm_loop) *t = context;
     const int64_t n = t->plan->numel / t->plan->groups;
     for (int64_t g = begin; g < end; g += SHORT_LANES)
-        FN(norm_short_forward)(end - g < SHORT_LANES ? end - g : SHORT_LANES, n, t->x + g * n, t->out + g * n, t->center,
-                               t->attr->eps, t->gamma, t->beta, t->relu, t->saved->mean + g, t->saved->rstd + g);
+        FN(norm_short_forward)(end - g < SHORT_LANES ? end - g : SHORT_LANES, n, t->x + g * n, t->out + g * n,
+                               t->attr->center, t->attr->eps, t->gamma, t->beta, t->attr->relu, t->saved->mean + g,
+                               t->saved->rstd + g);
 }
 
 static void FN(backward_short_rows)(void *context, int64_t begin, int64_t end)
@@ -325,7 +327,7 @@ static void FN(apply_rows)(void *context, int64_t begin, int64_t end)
     for (int64_t r = begin; r < end; r++) {
         int64_t at = norm_row_batch(t->plan, r) * columns;
         FN(norm_apply_columns)(columns, t->x + r * columns, t->out + r * columns, t->column[0] + at,
-                               t->column[1] + at, t->column[2] + at, t->relu);
+                               t->column[1] + at, t->column[2] + at, t->attr->relu);
     }
 }
 
@@ -404,7 +406,6 @@ static ek_status FN(normalize_forward)(ek_node *node)
         return EK_ERR_MEMORY;
     FN(norm_loop) t = {.plan = plan, .saved = saved, .x = node->in[0]->data, .out = node->out->data,
                        .gamma = norm_data(node, 1), .beta = norm_data(node, 2), .attr = attr,
-                       .center = attr->center, .relu = attr->relu,
                        .stream = plan->numel >= NORM_STREAM_BYTES / (int64_t)sizeof(REAL)};
     if (plan->numel == 0)
         return EK_OK;

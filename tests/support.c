@@ -43,6 +43,26 @@ void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, doub
                   ek_tensor_at(a, at), ek_tensor_at(b, at), rtol, atol);
 }
 
+static void *allocate_counted(size_t bytes, void *user)
+{
+    memory_count *count = user;
+    count->calls++;
+    count->alive++;
+    return aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static void release_counted(void *memory, void *user)
+{
+    ((memory_count *)user)->alive--;
+    free(memory);
+}
+
+void count_memory(memory_count *count)
+{
+    *count = (memory_count){0};
+    ck_ok(ek_set_allocator(&(ek_allocator){allocate_counted, release_counted, count}));
+}
+
 typedef struct budget {
     int64_t first, last; /* these requests are refused, counted from 0 */
     int64_t asked, alive;

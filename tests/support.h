@@ -45,6 +45,12 @@ int run_tests(const char *name, const TTest *const *tests, int n);
 /* |a − b| ≤ atol + rtol·|b| elementwise, types converted to double; prints the worst place. */
 void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol);
 
+/* From here on the library's memory is counted, from 0, until ek_set_allocator(NULL). */
+typedef struct memory_count {
+    int64_t calls, alive; /* requests; blocks not yet given back */
+} memory_count;
+void count_memory(memory_count *count);
+
 /* Calls `use` with an allocator that refuses all from the k-th request on, for k = 0, 1, … until `use` returns EK_OK,
  * then with one that refuses the k-th alone: it may only return EK_OK or EK_ERR_MEMORY, and must have released
  * everything each time.  Returns how many requests `use` makes. */

@@ -507,22 +507,10 @@ START_TEST(tapes_keep_the_lengths_of_freed_leaves)
 }
 END_TEST
 
-static int64_t requests;
-static void *count_request(size_t bytes, void *user)
-{
-    (void)user;
-    requests++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-static void give_back(void *memory, void *user)
-{
-    (void)user;
-    free(memory);
-}
-
 START_TEST(new_lengths_each_step_take_no_memory)
 {
-    ck_ok(ek_set_allocator(&(ek_allocator){count_request, give_back, NULL}));
+    memory_count count;
+    count_memory(&count);
     ek_tape *t = ek_tape_new();
     ek_tensor *x = ek_ones(EK_F32, EK_SHAPE(3, 2, 5)), *target = ek_zeros(EK_I64, EK_SHAPE(3, 5));
     ck_ok(ek_tensor_set_requires_grad(x, true));
@@ -531,7 +519,7 @@ START_TEST(new_lengths_each_step_take_no_memory)
         bool mask[15];
         for (int i = 0; i < 15; i++)
             mask[i] = (i + step) % 3 != 0;
-        int64_t before = requests;
+        int64_t before = count.calls;
         ck_ok(step % 2 ? ek_tensor_set_mask(x, mask, 3, 5, 0, 2) : ek_tensor_set_lengths(x, lengths, 3, 0, 2));
         ek_tensor *y = ek_zero_padding(t, ek_slice(t, x, 2, 0, 5));
         ek_tensor *pooled = ek_mean(t, ek_pool_time(t, y, -1, EK_POOL_MAX), EK_ALL_AXES, false);
@@ -540,8 +528,8 @@ START_TEST(new_lengths_each_step_take_no_memory)
         ck_ok(ek_backward(t, ek_add(t, ek_add(t, pooled, each), ek_cross_entropy(t, y, target, NULL))));
         ek_tensor_clear_grad(x);
         ek_tape_reset(t);
-        ck_assert_msg(step < 2 || requests == before, "step %d asks for memory %lld times", step,
-                      (long long)(requests - before));
+        ck_assert_msg(step < 2 || count.calls == before, "step %d asks for memory %lld times", step,
+                      (long long)(count.calls - before));
     }
     ek_tape_free(t);
     ek_tensor_free(x);

@@ -183,31 +183,17 @@ START_TEST(errors)
 }
 END_TEST
 
-static int64_t allocations;
-
-static void *counting_allocate(size_t bytes, void *user)
-{
-    (void)user;
-    allocations++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void counting_release(void *memory, void *user)
-{
-    (void)user;
-    free(memory);
-}
-
 START_TEST(takes_no_memory)
 {
-    ck_ok(ek_set_allocator(&(ek_allocator){counting_allocate, counting_release, NULL}));
+    memory_count count;
+    count_memory(&count);
     ek_loader *loader = make_loader(50, 7, ek_loader_opts_default());
-    ck_assert_int_gt(allocations, 0);
-    allocations = 0;
+    ck_assert_int_gt(count.calls, 0);
+    count.calls = 0;
     int64_t order[50], sizes[50];
     for (int epoch = 0; epoch < 3; epoch++)
         run_epoch(loader, order, sizes);
-    ck_assert_int_eq(allocations, 0);
+    ck_assert_int_eq(count.calls, 0);
     ek_loader_free(loader);
     ck_ok(ek_set_allocator(NULL));
 }

@@ -585,27 +585,11 @@ START_TEST(the_same_bits_for_any_number_of_threads)
 }
 END_TEST
 
-typedef struct counter {
-    int64_t calls;
-} counter;
-
-static void *counted_allocate(size_t bytes, void *user)
-{
-    ((counter *)user)->calls++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void counted_release(void *memory, void *user)
-{
-    (void)user;
-    free(memory);
-}
-
 START_TEST(steps_that_take_no_memory)
 {
     const subject *s = &subjects[_i];
-    counter c = {0};
-    ck_ok(ek_set_allocator(&(ek_allocator){counted_allocate, counted_release, &c}));
+    memory_count c;
+    count_memory(&c);
     bool valid[N * MOST_STEPS];
     from_lengths(valid, lengths, N, 8);
     batch b = {.n = N, .steps = 8, .valid = valid};

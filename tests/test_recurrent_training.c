@@ -156,29 +156,12 @@ START_TEST(a_layer_gives_the_same_bits_on_any_number_of_threads)
 END_TEST
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
-typedef struct counter {
-    int64_t calls, alive;
-} counter;
-
-static void *counted_allocate(size_t bytes, void *user)
-{
-    counter *c = user;
-    c->calls++;
-    c->alive++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void counted_release(void *memory, void *user)
-{
-    ((counter *)user)->alive--;
-    free(memory);
-}
 
 /* The tape has seen the longest batch before it is counted; lengths are other ones each step. */
 START_TEST(a_step_takes_no_memory)
 {
-    counter counted = {0, 0};
-    ck_ok(ek_set_allocator(&(ek_allocator){counted_allocate, counted_release, &counted}));
+    memory_count counted;
+    count_memory(&counted);
     training t = training_start(_i, (sizes){8, 7, 5, 6});
     for (int step = 0; step < 30; step++)
         training_step(&t);

@@ -486,36 +486,22 @@ END_TEST
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-static int64_t allocations;
-
-static void *counting_allocate(size_t bytes, void *user)
-{
-    (void)user;
-    allocations++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void counting_release(void *memory, void *user)
-{
-    (void)user;
-    free(memory);
-}
-
 START_TEST(takes_no_memory)
 {
-    ck_ok(ek_set_allocator(&(ek_allocator){counting_allocate, counting_release, NULL}));
+    memory_count count;
+    count_memory(&count);
     for (int choice = 0; choice < 4; choice++) {
         ek_sequence_loader_opts opts = {.shuffle = true, .bucket = choice % 2 ? 4 : 0, .merge_last = choice == 2,
                                         .pad_to = choice == 3 ? 50 : 0};
         ek_sequence_loader *loader = make_loader(99, 7, opts); /* 14 batches and one sample */
-        ck_assert_int_gt(allocations, 0);
-        allocations = 0;
+        ck_assert_int_gt(count.calls, 0);
+        count.calls = 0;
         for (int e = 0; e < 5; e++)
             run_epoch(loader, opts.pad_to);
         ck_ok(ek_sequence_loader_set_state(loader, (ek_loader_state){.seed = 1, .epoch = 9, .batch = 3}));
         ek_batch batch;
         ck_ok(ek_sequence_loader_next(loader, &batch));
-        ck_assert_int_eq(allocations, 0);
+        ck_assert_int_eq(count.calls, 0);
         ek_sequence_loader_free(loader);
     }
     ck_ok(ek_set_allocator(NULL));

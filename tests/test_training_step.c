@@ -175,29 +175,12 @@ START_TEST(cnn_trains_to_the_same_bits_on_any_number_of_threads)
 END_TEST
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
-typedef struct counter {
-    int64_t calls, alive;
-} counter;
-
-static void *counted_allocate(size_t bytes, void *user)
-{
-    counter *c = user;
-    c->calls++;
-    c->alive++;
-    return aligned_alloc(64, (bytes + 63) / 64 * 64);
-}
-
-static void counted_release(void *memory, void *user)
-{
-    ((counter *)user)->alive--;
-    free(memory);
-}
 
 /* Steps over more than one epoch, so that the smaller last batch and the new order of the next epoch are among them. */
 static void assert_no_memory_is_taken(const job *j, int warm_up, int steps)
 {
-    counter c = {0, 0};
-    ck_ok(ek_set_allocator(&(ek_allocator){counted_allocate, counted_release, &c}));
+    memory_count c;
+    count_memory(&c);
     training t = training_start(j);
     training_run(&t, warm_up);
     int64_t calls = c.calls;

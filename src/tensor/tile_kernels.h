@@ -1,0 +1,145 @@
+/* The kernels of tile.h for one float type and one instruction set: included by tile.c, hence no include guard.
+ *   TILE(name)    the name of this copy              TARGET   function attribute that allows the instructions
+ *   VECTOR_BYTES  of a register                      ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit into the registers
+ * All loops over a tile have constant bounds in the copies below and are unrolled, so that the sums become registers. */
+
+typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+
+/* Σ_p of rows × vectors·LANES elements; a [k][rows]. */
+TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, int64_t k, const REAL *a, const REAL *b,
+                                            int64_t ldb, const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+{
+    TILE(vector) sum[ROWS][VECTORS];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] = accumulate ? *(const TILE(vector) *)(c + i * ldc + v * LANES) : (TILE(vector)){0};
+    for (int64_t p = 0; p < k; p++) {
+        const REAL *row = b + (offset ? offset[p] : p * ldb);
+        TILE(vector) x[VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++)
+            x[v] = *(const TILE(vector) *)(row + v * LANES);
+        UNROLL for (int i = 0; i < rows; i++) {
+            const REAL w = a[p * rows + i];
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i][v] += w * x[v];
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            *(TILE(vector) *)(c + i * ldc + v * LANES) = sum[i][v];
+}
+
+/* The same by rows and vectors known at run time. */
+TARGET static void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
+                                       const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+{
+#define ONE(R, V)                                                                                                      \
+    case (R) * VECTORS + (V):                                                                                          \
+        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, b, ldb, offset, c, ldc, accumulate);                             \
+        break;
+#define THREE(R) ONE(R, 1) ONE(R, 2) ONE(R, 3)
+    switch (rows * VECTORS + vectors) {
+        THREE(1) THREE(2) THREE(3) THREE(4)
+#if ROWS > 4
+        THREE(5) THREE(6) THREE(7) THREE(8)
+#endif
+    default:
+        break;
+    }
+#undef THREE
+#undef ONE
+}
+
+TARGET static void TILE(multiply)(int rows, int columns, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
+                                  const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+{
+    const int vectors = (columns + LANES - 1) / LANES, padded = vectors * LANES;
+    if (columns == padded) {
+        TILE(whole_vectors)(rows, vectors, k, a, b, ldb, offset, c, ldc, accumulate);
+        return;
+    }
+    REAL whole[ROWS * VECTORS * LANES];
+    for (int i = 0; accumulate && i < rows; i++)
+        memcpy(whole + i * padded, c + i * ldc, (size_t)columns * sizeof(REAL));
+    TILE(whole_vectors)(rows, vectors, k, a, b, ldb, offset, whole, padded, accumulate);
+    for (int i = 0; i < rows; i++)
+        memcpy(c + i * ldc, whole + i * padded, (size_t)columns * sizeof(REAL));
+}
+
+/* The first n < LANES elements, then zeros. */
+TARGET static inline TILE(vector) TILE(part)(const REAL *from, int64_t n)
+{
+    TILE(vector) x = {0};
+    memcpy(&x, from, (size_t)n * sizeof(REAL));
+    return x;
+}
+
+TARGET static inline INLINE void TILE(dots)(const int rows, const int columns, int64_t n, const REAL *a, int64_t lda,
+                                            const REAL *const *b, REAL *c, int64_t ldc, bool accumulate)
+{
+    TILE(vector) sum[DOT_ROWS][DOT_COLUMNS], x[DOT_ROWS];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++)
+            sum[i][j] = (TILE(vector)){0};
+    const int64_t body = n - n % LANES;
+    for (int64_t q = 0; q < body; q += LANES) {
+        UNROLL for (int i = 0; i < rows; i++)
+            x[i] = *(const TILE(vector) *)(a + i * lda + q);
+        UNROLL for (int j = 0; j < columns; j++) {
+            const TILE(vector) y = *(const TILE(vector) *)(b[j] + q);
+            UNROLL for (int i = 0; i < rows; i++)
+                sum[i][j] += x[i] * y;
+        }
+    }
+    if (body < n) {
+        UNROLL for (int i = 0; i < rows; i++)
+            x[i] = TILE(part)(a + i * lda + body, n - body);
+        UNROLL for (int j = 0; j < columns; j++) {
+            const TILE(vector) y = TILE(part)(b[j] + body, n - body);
+            UNROLL for (int i = 0; i < rows; i++)
+                sum[i][j] += x[i] * y;
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < columns; j++) {
+            REAL lane[LANES];
+            memcpy(lane, &sum[i][j], sizeof lane);
+            UNROLL for (int width = LANES / 2; width > 0; width /= 2)
+                UNROLL for (int l = 0; l < width; l++)
+                    lane[l] += lane[l + width];
+            c[i * ldc + j] = accumulate ? c[i * ldc + j] + lane[0] : lane[0];
+        }
+}
+
+TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, int64_t lda, const REAL *b, int64_t ldb,
+                             const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+{
+    const REAL *at[DOT_COLUMNS];
+    for (int j = 0; j < DOT_COLUMNS; j++)
+        at[j] = j < columns ? b + (offset ? offset[j] : j * ldb) : NULL;
+#define ONE(R, C)                                                                                                      \
+    case (R) * DOT_COLUMNS + (C) - 1:                                                                                  \
+        TILE(dots)(R, C, n, a, lda, at, c, ldc, accumulate);                      \
+        break;
+#if DOT_COLUMNS > 4
+#define ALL(R) ONE(R, 1) ONE(R, 2) ONE(R, 3) ONE(R, 4) ONE(R, 5) ONE(R, 6)
+#else
+#define ALL(R) ONE(R, 1) ONE(R, 2) ONE(R, 3) ONE(R, 4)
+#endif
+    switch (rows * DOT_COLUMNS + columns - 1) {
+        ALL(1) ALL(2) ALL(3)
+#if DOT_ROWS > 3
+        ALL(4)
+#endif
+    default:
+        break;
+    }
+#undef ALL
+#undef ONE
+}
+
+static const FN(ek_tile_kernels) TILE(kernels) = {.lanes = LANES, .rows = ROWS, .columns = VECTORS * LANES,
+                                                  .dot_rows = DOT_ROWS, .dot_columns = DOT_COLUMNS,
+                                                  .multiply = TILE(multiply), .dot = TILE(dot)};
+#undef LANES

@@ -1,8 +1,8 @@
 /* Register tiles (tile.h): the kernels of tile_kernels.h once per float type and instruction set, and the choice among
  * them.  Expands to ek_tile_f32 and ek_tile_f64.
  *
- * EK_KERNEL would not do here: how many sums fit depends on the registers of each instruction set.  CMake lets this file
- * alone contract a·b + c to one fused operation, which doubles its speed where there is one. */
+ * EK_KERNEL would not do here: how many sums fit depends on the registers of each instruction set.  CMake lets this
+ * file alone contract a·b + c to one fused operation, which doubles its speed where there is one. */
 #ifdef REAL
 
 /* SSE2 and whatever else has registers of 16 bytes; 16 of them. */

@@ -1,6 +1,6 @@
 /* The kernels of tile.h for one float type and one instruction set: included by tile.c, hence no include guard.
  *   TILE(name)    the name of this copy              TARGET   function attribute that allows the instructions
- *   VECTOR_BYTES  of a register                      ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit in the registers
+ *   VECTOR_BYTES  of a register                      ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit in registers
  * All loops over a tile have constant bounds in the copies below and are unrolled, so that the sums become registers. */
 
 typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));

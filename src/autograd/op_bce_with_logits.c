@@ -1,7 +1,7 @@
 /* l = −[t·ln σ(x) + (1 − t)·ln(1 − σ(x))] = max(x, 0) − x·t + ln(1 + exp(−|x|)), which overflows nowhere.  Expands to
  * bce_with_logits_value_f32, bce_with_logits_slope_f32 and their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* x, t, l: [n]. */
 EK_KERNEL static void FN(bce_with_logits_value)(int64_t n, const REAL *x, const REAL *t, REAL *l, double p)
@@ -16,7 +16,7 @@ EK_KERNEL static void FN(bce_with_logits_slope)(int64_t n, const REAL *x, const 
 {
     (void)p;
     for (int64_t i = 0; i < n; i++) {
-        dx[i] = FN(logistic)(x[i]) - t[i];
+        dx[i] = FN(real_sigmoid)(x[i]) - t[i];
         dt[i] = -x[i];
     }
 }

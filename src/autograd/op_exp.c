@@ -1,12 +1,13 @@
 /* y = eˣ.  Expands to exp_forward_f32, exp_backward_f32 and their _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* x, y: [n]. */
 EK_KERNEL static void FN(exp_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        y[i] = MATH(exp)(x[i]);
+        y[i] = FN(real_exp)(x[i]);
 }
 
 /* dx = y·dy.  y, dy, dx: [n]. */

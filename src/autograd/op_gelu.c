@@ -1,14 +1,17 @@
 /* y = x·Φ(x) with the normal distribution Φ(x) = ½·erfc(−x/√2) (Hendrycks and Gimpel 2016).  Expands to
  * gelu_forward_f32, gelu_backward_f32 and their _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
-/* x, y: [n].  By erfc, since 1 + erf loses every digit in the left tail. */
+/* x, y: [n]. */
 EK_KERNEL static void FN(gelu_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
-    const REAL root_half = (REAL)0.70710678118654752440;
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (REAL)0.5 * x[i] * MATH(erfc)(-root_half * x[i]);
+    for (int64_t i = 0; i < n; i++) {
+        REAL cdf, density;
+        FN(real_normal)(x[i], &cdf, &density);
+        y[i] = x[i] * cdf;
+    }
 }
 
 /* dx = (Φ(x) + x·φ(x))·dy with the density φ(x) = exp(−x²/2)/√(2π).  x, dy, dx: [n]. */
@@ -17,10 +20,10 @@ EK_KERNEL static void FN(gelu_backward)(int64_t n, const REAL *x, const REAL *y,
 {
     (void)y;
     (void)p;
-    const REAL root_half = (REAL)0.70710678118654752440, density_0 = (REAL)0.39894228040143267794;
     for (int64_t i = 0; i < n; i++) {
-        const REAL density = density_0 * MATH(exp)((REAL)-0.5 * x[i] * x[i]);
-        dx[i] = ((REAL)0.5 * MATH(erfc)(-root_half * x[i]) + x[i] * density) * dy[i];
+        REAL cdf, density;
+        FN(real_normal)(x[i], &cdf, &density);
+        dx[i] = (cdf + x[i] * density) * dy[i];
     }
 }
 

@@ -5,7 +5,7 @@
  * Kept for the backward: r, z, n, m.  recurrent.c runs it over all steps.  Expands to gru_update_f32,
  * gru_update_backward_f32 and their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* h of one row; in, rec, bias: [3H], h_before, h: [H], kept: [4H]. */
 EK_KERNEL static void FN(gru_update)(const FN(cell_row) *row)
@@ -14,10 +14,10 @@ EK_KERNEL static void FN(gru_update)(const FN(cell_row) *row)
     const REAL *in = row->in, *rec = row->rec, *bias = row->bias;
     REAL *kept = row->kept;
     for (int64_t j = 0; j < 2 * n; j++)
-        kept[j] = FN(logistic)(in[j] + rec[j] + (bias ? bias[j] : 0));
+        kept[j] = FN(real_sigmoid)(in[j] + rec[j] + (bias ? bias[j] : 0));
     for (int64_t j = 0; j < n; j++) {
         const REAL m = rec[2 * n + j] + (bias ? bias[2 * n + j] : 0);
-        const REAL candidate = MATH(tanh)(in[2 * n + j] + kept[j] * m), z = kept[n + j];
+        const REAL candidate = FN(real_tanh)(in[2 * n + j] + kept[j] * m), z = kept[n + j];
         kept[2 * n + j] = candidate;
         kept[3 * n + j] = m;
         row->h[j] = (1 - z) * candidate + z * row->h_before[j];

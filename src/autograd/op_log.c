@@ -1,12 +1,13 @@
 /* y = ln x.  Expands to log_forward_f32, log_backward_f32 and their _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* x, y: [n].  −∞ at 0, NaN below. */
 EK_KERNEL static void FN(log_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        y[i] = MATH(log)(x[i]);
+        y[i] = FN(real_log)(x[i]);
 }
 
 /* dx = dy/x.  x, dy, dx: [n]. */

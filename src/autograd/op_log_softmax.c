@@ -1,6 +1,7 @@
 /* y = ln softmax(x) along one axis.  Expands to log_softmax_forward_f32, log_softmax_backward_f32 and their
  * _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* y = (x − max) − ln Σ exp(x − max).  x, y: tile of `width` lines of n elements (softmax.h). */
 EK_KERNEL static void FN(log_softmax_forward)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y)
@@ -23,7 +24,7 @@ EK_KERNEL static void FN(log_softmax_backward)(int64_t n, int64_t inner, int wid
     FN(ek_dot_tile)(n, inner, width, dy, NULL, total);
     for (int64_t k = 0; k < n; k++)
         for (int j = 0; j < width; j++)
-            dx[k * inner + j] = dy[k * inner + j] - MATH(exp)(y[k * inner + j]) * (REAL)total[j];
+            dx[k * inner + j] = dy[k * inner + j] - FN(real_exp)(y[k * inner + j]) * (REAL)total[j];
 }
 
 #else

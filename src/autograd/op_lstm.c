@@ -5,7 +5,7 @@
  * Kept for the backward: σ(a_i), σ(a_f), tanh(a_g), σ(a_o), tanh(c_shown).  recurrent.c runs it over all steps.
  * Expands to lstm_update_f32, lstm_show_f32, … and their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* Gates and c of one row; in, rec, bias: [4H], c_before, c: [H], kept: [5H]. */
 EK_KERNEL static void FN(lstm_update)(const FN(cell_row) *row)
@@ -16,11 +16,11 @@ EK_KERNEL static void FN(lstm_update)(const FN(cell_row) *row)
     for (int64_t j = 0; j < 4 * n; j++)
         kept[j] = in[j] + rec[j] + (bias ? bias[j] : 0);
     for (int64_t j = 0; j < 2 * n; j++)
-        kept[j] = FN(logistic)(kept[j]);
+        kept[j] = FN(real_sigmoid)(kept[j]);
     for (int64_t j = 2 * n; j < 3 * n; j++)
-        kept[j] = MATH(tanh)(kept[j]);
+        kept[j] = FN(real_tanh)(kept[j]);
     for (int64_t j = 3 * n; j < 4 * n; j++)
-        kept[j] = FN(logistic)(kept[j]);
+        kept[j] = FN(real_sigmoid)(kept[j]);
     for (int64_t j = 0; j < n; j++)
         c[j] = kept[n + j] * c_before[j] + kept[j] * kept[2 * n + j];
 }
@@ -31,7 +31,7 @@ EK_KERNEL static void FN(lstm_show)(const FN(cell_row) *row)
     const int64_t n = row->hidden;
     REAL *kept = row->kept;
     for (int64_t j = 0; j < n; j++) {
-        kept[4 * n + j] = MATH(tanh)(row->c_shown[j]);
+        kept[4 * n + j] = FN(real_tanh)(row->c_shown[j]);
         row->h[j] = kept[3 * n + j] * kept[4 * n + j];
     }
 }

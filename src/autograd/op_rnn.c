@@ -1,13 +1,14 @@
 /* The cell of Elman's RNN (1990): h = f(in + rec + b_hh), f = tanh or max(·, 0).  recurrent.c runs it over all steps.
  * Expands to rnn_update_f32, rnn_update_backward_f32 and their _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* in, rec, bias, h: [H]. */
 EK_KERNEL static void FN(rnn_update)(const FN(cell_row) *row)
 {
     for (int64_t j = 0; j < row->hidden; j++) {
         const REAL a = row->in[j] + row->rec[j] + (row->bias ? row->bias[j] : 0);
-        row->h[j] = !row->relu ? MATH(tanh)(a) : a < 0 ? 0 : a;
+        row->h[j] = !row->relu ? FN(real_tanh)(a) : a < 0 ? 0 : a;
     }
 }
 

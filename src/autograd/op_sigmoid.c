@@ -1,13 +1,13 @@
 /* y = σ(x) = 1/(1 + e⁻ˣ).  Expands to sigmoid_forward_f32, sigmoid_backward_f32 and their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* x, y: [n]. */
 EK_KERNEL static void FN(sigmoid_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        y[i] = FN(logistic)(x[i]);
+        y[i] = FN(real_sigmoid)(x[i]);
 }
 
 /* dx = y·(1 − y)·dy.  y, dy, dx: [n]. */

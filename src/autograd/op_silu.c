@@ -1,13 +1,13 @@
 /* y = x·σ(x).  Expands to silu_forward_f32, silu_backward_f32 and their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* x, y: [n]. */
 EK_KERNEL static void FN(silu_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] * FN(logistic)(x[i]);
+        y[i] = x[i] * FN(real_sigmoid)(x[i]);
 }
 
 /* dx = σ(x)·(1 + x·σ(−x))·dy; 1 − σ(x) would lose its digits for large x.  x, dy, dx: [n]. */
@@ -17,7 +17,7 @@ EK_KERNEL static void FN(silu_backward)(int64_t n, const REAL *x, const REAL *y,
     (void)y;
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        dx[i] = FN(logistic)(x[i]) * (1 + x[i] * FN(logistic)(-x[i])) * dy[i];
+        dx[i] = FN(real_sigmoid)(x[i]) * (1 + x[i] * FN(real_sigmoid)(-x[i])) * dy[i];
 }
 
 #else

@@ -1,7 +1,7 @@
 /* y = ln(1 + exp(βx))/β, and x where βx > threshold.  Expands to softplus_forward_f32, softplus_backward_f32 and
  * their _f64 twins. */
 #ifdef REAL
-#include "logistic.h"
+#include "vector_math.h"
 
 /* x, y: [n]; p = {β, threshold}. */
 EK_KERNEL static void FN(softplus_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
@@ -21,7 +21,7 @@ EK_KERNEL static void FN(softplus_backward)(int64_t n, const REAL *x, const REAL
     const REAL beta = (REAL)p[0], threshold = (REAL)p[1];
     for (int64_t i = 0; i < n; i++) {
         const REAL z = beta * x[i];
-        dx[i] = z > threshold ? dy[i] : FN(logistic)(z) * dy[i];
+        dx[i] = z > threshold ? dy[i] : FN(real_sigmoid)(z) * dy[i];
     }
 }
 

@@ -1,12 +1,13 @@
 /* y = tanh x.  Expands to tanh_forward_f32, tanh_backward_f32 and their _f64 twins. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* x, y: [n]. */
 EK_KERNEL static void FN(tanh_forward)(int64_t n, const REAL *x, REAL *y, const double *p)
 {
     (void)p;
     for (int64_t i = 0; i < n; i++)
-        y[i] = MATH(tanh)(x[i]);
+        y[i] = FN(real_tanh)(x[i]);
 }
 
 /* dx = (1 − y²)·dy.  y, dy, dx: [n]. */

@@ -1,5 +1,6 @@
 /* The driver of ops that work on lines along one axis, and the sums over lines that they and cross-entropy need. */
 #ifdef REAL
+#include "vector_math.h"
 
 /* One contiguous line: lanes keep the comparisons and additions independent; a fixed tree folds them. */
 static inline REAL FN(line_max)(int64_t n, const REAL *x)
@@ -27,14 +28,35 @@ static inline double FN(fold)(double *lane)
     return lane[0];
 }
 
+/* e = exp(x − max) of a block of a line.  The end of a line is filled up with exp(−∞) = 0 to whole vectors: the classes
+ * of a classifier are often fewer than EK_TILE. */
+static inline void FN(block_exp)(int width, const REAL *x, REAL max, REAL *e)
+{
+    if (width == EK_TILE) {
+        for (int j = 0; j < EK_TILE; j++)
+            e[j] = FN(real_exp)(x[j] - max);
+        return;
+    }
+    for (int j = 0; j < width; j++)
+        e[j] = x[j];
+    for (int j = width; j % VECTOR > 0; j++)
+        e[j] = -INFINITY;
+    for (int begin = 0; begin < width; begin += VECTOR)
+        for (int j = 0; j < VECTOR; j++)
+            e[begin + j] = FN(real_exp)(e[begin + j] - max);
+}
+
 static inline double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL max)
 {
     double lane[EK_TILE] = {0};
-    for (int64_t k = 0; k < n; k++) {
-        const REAL e = MATH(exp)(x[k] - max);
-        lane[k % EK_TILE] += e;
+    for (int64_t k = 0; k < n; k += EK_TILE) {
+        const int width = n - k < EK_TILE ? (int)(n - k) : EK_TILE;
+        REAL e[EK_TILE];
+        FN(block_exp)(width, x + k, max, e);
+        for (int j = 0; j < width; j++)
+            lane[j] += e[j];
         if (y)
-            y[k] = e;
+            memcpy(y + k, e, (size_t)width * sizeof *y);
     }
     return FN(fold)(lane);
 }
@@ -53,13 +75,15 @@ EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, bool
         for (int64_t k = 0; k < n; k++)
             for (int j = 0; j < width; j++)
                 max[j] = x[k * inner + j] > max[j] ? x[k * inner + j] : max[j];
-        for (int64_t k = 0; k < n; k++)
-            for (int j = 0; j < width; j++) {
-                const REAL e = MATH(exp)(x[k * inner + j] - max[j]);
-                sum[j] += e;
-                if (y)
-                    y[k * inner + j] = e;
-            }
+        for (int64_t k = 0; k < n; k++) {
+            REAL e[EK_TILE];
+            for (int j = 0; j < width; j++)
+                e[j] = FN(real_exp)(x[k * inner + j] - max[j]);
+            for (int j = 0; j < width; j++)
+                sum[j] += e[j];
+            if (y)
+                memcpy(y + k * inner, e, (size_t)width * sizeof *y);
+        }
     }
     if (!y)
         return;
@@ -151,6 +175,8 @@ ek_status FN(ek_lines_backward)(ek_node *node)
 
 #else
 #include "softmax.h"
+
+enum { VECTOR = 8 }; /* divides EK_TILE */
 
 /* The attribute is the axis.  A scalar counts as one line of one element. */
 static ek_lines lines_of_node(const ek_node *node)

@@ -19,6 +19,14 @@ int64_t bench_option(const bench_case *c, const char *name, int64_t otherwise)
     return otherwise;
 }
 
+int64_t bench_size(const bench_case *c, char letter, int64_t otherwise)
+{
+    for (const char *at = c->size; at; at = strchr(at, '_') ? strchr(at, '_') + 1 : NULL)
+        if (*at == letter)
+            return strtoll(at + 1, NULL, 10);
+    return otherwise;
+}
+
 /* 32x64x56x56; a size that is no shape has no dimensions. */
 static void read_shape(bench_case *c)
 {
@@ -30,8 +38,10 @@ static void read_shape(bench_case *c)
             break;
         c->dim[c->ndim++] = dim;
         c->numel *= dim;
-        if (*end != 'x')
+        if (*end == '\0')
             return;
+        if (*end != 'x')
+            break;
     }
     c->ndim = 0;
     c->numel = 0;

@@ -21,6 +21,9 @@ typedef struct bench_case {
 /* Takes a line KIND SIZE VARIANT THREADS [OPTION…] apart, whose words stay where they are; false: it is none. */
 bool bench_read_case(char *line, bench_case *c);
 
+/* The number behind a letter in a size of such parts, "b32_w64"; `otherwise` where there is none. */
+int64_t bench_size(const bench_case *c, char letter, int64_t otherwise);
+
 /* The number in an option "name=number", 1 for "name" alone, `otherwise` where there is none. */
 int64_t bench_option(const bench_case *c, const char *name, int64_t otherwise);
 

@@ -1,6 +1,6 @@
 /* Times the cases of a .cases file by several programs (worker.h) in turn and prints a table.
  *
- *   compare [--quick] [--match PATTERN] CASES ours=COMMAND copy=COMMAND [NAME=COMMAND…]
+ *   compare [--quick] [--best] [--match PATTERN] CASES ours=COMMAND copy=COMMAND [NAME=COMMAND…]
  *   compare [--match PATTERN] --list CASES
  *
  * One line per case and peer on standard output, separated by tabs:
@@ -8,7 +8,8 @@
  *   case  ours_us  peer_us  ratio  peer_name  copy_us
  *
  * All processes stay alive and take rounds alternately, so that a machine that is slow for a while is slow for all of
- * them.  Times are medians over the rounds; the ratio peer/ours is the median of the ratios within each round.  What
+ * them.  Times are medians over the rounds; the ratio peer/ours is the median of the ratios within each round.  With
+ * --best they are the fastest repetitions of all, and the ratio is theirs: what is left to do on a busy machine.  What
  * is to be told beside the table goes to standard error.
  */
 #include <errno.h>
@@ -214,6 +215,7 @@ static void start_all(worker *workers, int n, int threads, bool introduce)
 typedef struct effort {
     int rounds, rounds_if_long; /* long: rounds of a case have taken `patience` seconds in all */
     double warm_up, seconds, patience;
+    bool best; /* the fastest repetitions, not the medians */
 } effort;
 
 static const effort thorough = {.rounds = MOST_ROUNDS, .rounds_if_long = 3, .warm_up = 0.01, .seconds = 0.02,
@@ -273,12 +275,28 @@ static int measure(worker *workers, int n, const effort *how)
     while (round < how->rounds && (round < how->rounds_if_long || seconds_now() - began < how->patience)) {
         for (int i = 0; i < n; i++) {
             worker *w = &workers[(i + round) % n];
-            if (w->ready && ask(w, answer, "run %g %g", how->warm_up, how->seconds))
-                w->took[round] = strtod(answer, NULL);
+            double median, fastest;
+            if (!w->ready || !ask(w, answer, "run %g %g", how->warm_up, how->seconds))
+                continue;
+            if (sscanf(answer, "%lf %*d %lf", &median, &fastest) != 2)
+                die("%s: expected \"median repetitions fastest\", got \"%s\"", w->name, answer);
+            w->took[round] = how->best ? fastest : median;
         }
         round++;
     }
     return round;
+}
+
+/* All rounds of all workers become their fastest. */
+static void keep_fastest(worker *workers, int n, int rounds)
+{
+    for (int i = 0; i < n; i++) {
+        double fastest = workers[i].took[0];
+        for (int r = 1; r < rounds; r++)
+            fastest = fmin(fastest, workers[i].took[r]);
+        for (int r = 0; r < rounds; r++)
+            workers[i].took[r] = fastest;
+    }
 }
 
 /* Prints the lines of a case and notes how far the ratios of each lie apart; returns how many lines. */
@@ -314,6 +332,8 @@ static int run_team(worker *workers, int n, const case_list *cases, const effort
     for (int i = 0; i < cases->n; i++) {
         prepare(workers, n, &cases->at[i]);
         const int rounds = measure(workers, n, how);
+        if (how->best)
+            keep_fastest(workers, n, rounds);
         lines += report(&cases->at[i], workers, n, rounds, spread + lines);
     }
     return lines;
@@ -335,13 +355,16 @@ int main(int argc, char **argv)
     static worker workers[MOST_WORKERS];
     static case_list cases;
     static double spread[MOST_CASES * MOST_WORKERS];
-    const effort *how = &thorough;
+    effort how = thorough;
+    bool best = false;
     const char *pattern = NULL, *path = NULL;
     int n = 0, lines = 0;
     bool list = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--quick"))
-            how = &quick;
+            how = quick;
+        else if (!strcmp(argv[i], "--best"))
+            best = true;
         else if (!strcmp(argv[i], "--match") && i + 1 < argc)
             pattern = argv[++i];
         else if (!strcmp(argv[i], "--list"))
@@ -353,7 +376,8 @@ int main(int argc, char **argv)
     }
     if (!path || (!list && (n < FIRST_PEER || strcmp(workers[OURS].name, "ours") != 0 ||
                             strcmp(workers[COPY].name, "copy") != 0)))
-        die("expected [--quick] [--match PATTERN] CASES ours=COMMAND copy=COMMAND [NAME=COMMAND…]");
+        die("expected [--quick] [--best] [--match PATTERN] CASES ours=COMMAND copy=COMMAND [NAME=COMMAND…]");
+    how.best = best;
     signal(SIGPIPE, SIG_IGN);
     bool more = true, found = false;
     for (int threads = 1; more; threads++) {
@@ -366,13 +390,13 @@ int main(int argc, char **argv)
         }
         start_all(workers, n, threads, !found);
         found = true;
-        lines += run_team(workers, n, &cases, how, spread + lines);
+        lines += run_team(workers, n, &cases, &how, spread + lines);
         for (int i = 0; i < n; i++)
             stop(&workers[i]);
     }
     if (!found)
         die("%s: no case matches \"%s\"", path, pattern ? pattern : "");
-    if (lines && how->rounds > 1) {
+    if (lines && how.rounds > 1 && !best) {
         const double middle = median(spread, lines);
         fprintf(stderr, "# the ratios behind a line span %.0f %% of their median, in the worst line %.0f %%\n",
                 100 * middle, 100 * spread[lines - 1]);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: bench/compare.sh [norm|train|all] [PATTERN] [--quick|--list]
+# usage: bench/compare.sh [norm|train|all] [PATTERN] [--quick] [--best] [--list]
 #
 # Builds and times the cases of bench/norm.cases or bench/train.cases here and in the peers, alternately, and prints
 # one line per case and peer, separated by tabs (ratio = peer/ours: above 1 we are faster; the last column is the time
@@ -9,12 +9,14 @@
 #
 #   PATTERN   only cases whose name contains this or matches it: bn_32, '*_train_t2'
 #   --quick   one short round instead of five
+#   --best    the fastest repetitions instead of medians: for a machine that is busy
 #   --list    only the names of the cases
 #   --help    this text
 #
 # Peers: PyTorch twice, as `pytorch` with an allocator that keeps its memory and as `pytorch_default` without, and
-# oneDNN in plain and in its own blocked layout.  One that is missing is told and left out.  docs/performance.md says
-# more.
+# oneDNN in plain and in its own blocked layout; `pytorch_scripted`, where torch.jit.script helps, and `large_sgemm`,
+# the time that as many multiplications take in a product of 1024³ in PyTorch.  One that is missing is told and left
+# out.  docs/performance.md says more.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "$(readlink -f "$0")")/../scripts/common.sh"
@@ -27,7 +29,7 @@ while [ $# -gt 0 ]; do
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    --quick | --list) options+=("$1") ;;
+    --quick | --best | --list) options+=("$1") ;;
     -*) die "there is no option $1; --help lists them" ;;
     *)
         if [ ${#suites[@]} = 0 ]; then
@@ -51,11 +53,13 @@ build "$root/build" comparison -DCMAKE_BUILD_TYPE=Release -DEVENKEEL_BENCH=ON
 programs=$root/build/bench
 
 # Commands of the peers: a new one is a line here and a program that answers as bench/worker.h says.
+train_workers=()
 workers=("ours=exec $(printf %q "$programs/ours")" "copy=exec $(printf %q "$programs/copy")")
 if python=$(find_python_with torch); then
     python="exec $python $(printf %q "$root/bench/peer_pytorch.py")"
-    workers+=("pytorch=MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $python"
-        "pytorch_default=$python")
+    tuned="MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $python"
+    workers+=("pytorch=$tuned" "pytorch_default=$python")
+    train_workers=("pytorch_scripted=$tuned scripted" "large_sgemm=$tuned large_sgemm")
 else
     say "PyTorch is missing (python3-torch): going on without" >&2
 fi
@@ -67,9 +71,7 @@ else
 fi
 
 for suite in "${suites[@]}"; do
-    if [ -e "$root/bench/$suite.cases" ]; then
-        "$programs/compare" "${options[@]}" "$root/bench/$suite.cases" "${workers[@]}"
-    else
-        say "$suite: there are no cases yet" >&2
-    fi
+    more=()
+    [ "$suite" = norm ] || more=("${train_workers[@]}")
+    "$programs/compare" "${options[@]}" "$root/bench/$suite.cases" "${workers[@]}" "${more[@]}"
 done

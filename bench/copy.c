@@ -24,7 +24,7 @@ static bool prepare(const bench_case *c)
     free(tensor.from);
     free(tensor.to);
     memset(&tensor, 0, sizeof tensor);
-    if (!c->ndim)
+    if (!c->ndim || !strcmp(c->kind, "gemm"))
         return false;
 #ifdef _OPENMP
     omp_set_num_threads(c->threads);

@@ -1,10 +1,18 @@
-"""PyTorch's side of a comparison: answers the driver as worker.h says."""
+"""PyTorch's side of a comparison: answers the driver as worker.h says.
+
+peer_pytorch.py               everything
+peer_pytorch.py scripted      what torch.jit.script can make faster: the layer-normalized LSTM
+peer_pytorch.py large_sgemm   for a product of matrices the time that as many multiplications take in a large one
+"""
 import gc
 import sys
 import time
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+from pytorch_models import make_model
 
 FEWEST_REPETITIONS = 2
 
@@ -92,21 +100,86 @@ class Norm:
 
     def check(self):
         y = self.layer(self.x)
-        value = y.detach().abs().mean(dtype=torch.float64).item()
+        value = mean_absolute(y)
         if not self.train:
             return value, 0
         y.backward(self.dy)
-        slope = self.x.grad.abs().mean(dtype=torch.float64).item()
+        slope = mean_absolute(self.x.grad)
         self.x.grad = None
         self.layer.zero_grad(set_to_none=True)
         return value, slope
 
 
-def prepare(words):
+class Conv:
+    """A 3×3 convolution with padding 1."""
+
+    def __init__(self, size, variant):
+        channels, out, side, batch = (int(part) for part in size.replace("b", "").split("_"))
+        self.x = fill((batch, channels, side, side), 2654435761, 0.5).requires_grad_()
+        self.w = fill((out, channels, 3, 3), 2246822519, 1.0).requires_grad_()
+        self.b = fill((out,), 2246822519, 1.0).requires_grad_()
+        self.dy = fill((batch, out, side, side), 2246822519, 1.0)
+        self.train = "train" in variant
+
+    def forward_backward(self):
+        y = F.conv2d(self.x, self.w, self.b, padding=1)
+        if self.train:
+            y.backward(self.dy)
+        return y
+
+    def step(self):
+        self.forward_backward()
+        self.x.grad = self.w.grad = self.b.grad = None
+
+    def check(self):
+        value, product = mean_absolute(self.forward_backward()), 0
+        if self.train:
+            product = mean_absolute(self.x.grad) * mean_absolute(self.w.grad) * mean_absolute(self.b.grad)
+        self.x.grad = self.w.grad = self.b.grad = None
+        return value, product
+
+
+class Product:
+    """x·w; with `large`, one of 1024³ whose time counts for the share that m·n·k have in it."""
+
+    LARGE = 1024
+
+    def __init__(self, m, n, k, large):
+        self.x = fill((m, k), 2654435761, 0.5)
+        self.w = fill((k, n), 2246822519, 1.0)
+        self.value = mean_absolute(torch.mm(self.x, self.w))
+        if large:
+            self.share = m * n * k / self.LARGE**3
+            self.x = torch.randn(self.LARGE, self.LARGE)
+            self.w = torch.randn(self.LARGE, self.LARGE)
+
+    def step(self):
+        torch.mm(self.x, self.w)
+
+    def check(self):
+        return self.value, 0
+
+
+def mean_absolute(tensor):
+    return tensor.detach().abs().mean(dtype=torch.float64).item()
+
+
+def prepare(words, mode):
     """A case that can step and check, or None."""
     kind, size, variant, threads = words[:4]
     options = read_options(words[4:])
     torch.set_num_threads(int(threads))
+    if mode == "scripted":
+        return make_model(kind, size, variant, scripted=True)
+    if kind == "gemm":
+        return Product(*(int(dim) for dim in size.split("x")), mode == "large_sgemm")
+    if mode:
+        return None
+    if kind == "conv":
+        return Conv(size, variant)
+    model = make_model(kind, size, variant)
+    if model:
+        return model
     if not size[0].isdigit():
         return None
     shape = [int(dim) for dim in size.split("x")]
@@ -115,7 +188,7 @@ def prepare(words):
 
 
 def run(step, warm_up, seconds):
-    """Median of the repetitions in microseconds, and how many there were."""
+    """Median of the repetitions in microseconds, how many there were, and the fastest."""
     clock = time.perf_counter
     start = clock()
     while True:
@@ -131,22 +204,25 @@ def run(step, warm_up, seconds):
         before = after
     took.sort()
     n = len(took)
-    return 1e6 * (took[n // 2] + took[(n - 1) // 2]) / 2, n
+    return 1e6 * (took[n // 2] + took[(n - 1) // 2]) / 2, n, 1e6 * took[0]
 
 
 def main():
     gc.disable()
+    mode = sys.argv[1] if len(sys.argv) > 1 else ""
     case = None
     for line in iter(sys.stdin.readline, ""):
         words = line.split()
         if words[0] == "about":
-            print("PyTorch", torch.__version__)
+            print("PyTorch", torch.__version__, mode)
         elif words[0] == "case":
             case = None
-            case = prepare(words[1:])
+            case = prepare(words[1:], mode)
             print("ready %.9g %.9g" % case.check() if case else "none")
         else:
-            print("%.6g %d" % run(case.step, float(words[1]), float(words[2])))
+            share = getattr(case, "share", 1)
+            median, repetitions, fastest = run(case.step, float(words[1]), float(words[2]))
+            print("%.6g %d %.6g" % (share * median, repetitions, share * fastest))
         sys.stdout.flush()
 
 

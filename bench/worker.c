@@ -22,6 +22,20 @@ void bench_fill(float *values, int64_t n, bool is_dy)
         values[i] = (float)(((uint32_t)i * step) >> 8) * 0x1p-23f - (is_dy ? 1.0f : 0.5f);
 }
 
+uint32_t bench_hash(uint32_t i, uint32_t stream)
+{
+    uint32_t h = i + stream * 0x9e3779b9u;
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    return h ^ h >> 16;
+}
+
+void bench_noise(float *values, int64_t n, uint32_t stream, double scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        values[i] = ((float)(bench_hash((uint32_t)i, stream) >> 8) * 0x1p-23f - 1) * (float)scale;
+}
+
 double bench_mean_absolute(const float *values, int64_t n)
 {
     double sum = 0;
@@ -43,7 +57,8 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double run(const bench_worker *worker, double warm_up, double seconds, int *repetitions)
+/* The median. */
+static double run(const bench_worker *worker, double warm_up, double seconds, int *repetitions, double *fastest)
 {
     static double took[MOST_REPETITIONS];
     double start = now();
@@ -60,6 +75,7 @@ static double run(const bench_worker *worker, double warm_up, double seconds, in
     }
     qsort(took, (size_t)n, sizeof *took, ascending);
     *repetitions = n;
+    *fastest = took[0];
     return n % 2 ? took[n / 2] : (took[n / 2 - 1] + took[n / 2]) / 2;
 }
 
@@ -80,8 +96,9 @@ int bench_serve(const bench_worker *worker)
             }
         } else if (sscanf(line, "run %lf %lf", &warm_up, &seconds) == 2) {
             int repetitions;
-            const double median = run(worker, warm_up, seconds, &repetitions);
-            printf("%.6g %d\n", median, repetitions);
+            double fastest;
+            const double median = run(worker, warm_up, seconds, &repetitions, &fastest);
+            printf("%.6g %d %.6g\n", median, repetitions, fastest);
         } else {
             bench_die("worker", "a command that it does not know");
         }

@@ -20,14 +20,14 @@ static void FN(expect)(double value, double expected, int64_t n)
 /* Every number of rows and columns, k from 0 on, with strides and with offsets, into c that has room on all sides. */
 static void FN(check_multiply)(void)
 {
-    enum { MOST_K = 37, LDB = EK_TILE_MOST_COLUMNS + 3, LDC = EK_TILE_MOST_COLUMNS + 5 };
-    static REAL a[MOST_K * EK_TILE_MOST_ROWS], b[(MOST_K + 1) * LDB], c[EK_TILE_MOST_ROWS * LDC];
+    enum { MOST_K = 37, LDB = EK_TILE_MOST_COLUMNS + 3, LDC = EK_TILE_MOST_COLUMNS + 5, LDA = MOST_K + 2 };
+    static REAL a[LDA * EK_TILE_MOST_ROWS], b[(MOST_K + 1) * LDB], c[EK_TILE_MOST_ROWS * LDC];
     static REAL before[EK_TILE_MOST_ROWS * LDC];
     const FN(ek_tile_kernels) *tile = FN(ek_tile)();
     const int64_t depth[] = {0, 1, 2, MOST_K};
     int64_t offset[MOST_K];
     ek_rng rng = ek_rng_seed(1);
-    FN(draw)(MOST_K * EK_TILE_MOST_ROWS, a, &rng);
+    FN(draw)(LDA * EK_TILE_MOST_ROWS, a, &rng);
     FN(draw)((MOST_K + 1) * LDB, b, &rng);
     for (int p = 0; p < MOST_K; p++)
         offset[p] = (p * 5 % MOST_K) * LDB + p % 3;
@@ -35,17 +35,21 @@ static void FN(check_multiply)(void)
     ck_assert_int_le(tile->columns, EK_TILE_MOST_COLUMNS);
     for (int rows = 1; rows <= tile->rows; rows++)
         for (int columns = 1; columns <= tile->columns; columns++)
-            for (int variant = 0; variant < 4 * 4; variant++) {
-                const int64_t k = depth[variant / 4];
-                const bool accumulate = variant & 1, gathered = variant & 2;
+            for (int variant = 0; variant < 8 * 4; variant++) {
+                const int64_t k = depth[variant / 8];
+                const bool accumulate = variant & 1, by_rows = variant & 4, gathered = !by_rows && variant & 2;
                 FN(draw)(EK_TILE_MOST_ROWS * LDC, before, &rng);
                 memcpy(c, before, sizeof c);
-                tile->multiply(rows, columns, k, a, b, LDB, gathered ? offset : NULL, c, LDC, accumulate);
+                if (by_rows)
+                    tile->multiply_rows(rows, columns, k, a, LDA, b, LDB, c, LDC, accumulate);
+                else
+                    tile->multiply(rows, columns, k, a, b, LDB, gathered ? offset : NULL, c, LDC, accumulate);
                 for (int i = 0; i < EK_TILE_MOST_ROWS; i++)
                     for (int j = 0; j < LDC; j++) {
                         double sum = accumulate ? (double)before[i * LDC + j] : 0;
                         for (int64_t p = 0; p < k; p++)
-                            sum += (double)a[p * rows + i] * (double)b[(gathered ? offset[p] : p * LDB) + j];
+                            sum += (double)a[by_rows ? i * LDA + p : p * rows + i] *
+                                   (double)b[(gathered ? offset[p] : p * LDB) + j];
                         if (i < rows && j < columns)
                             FN(expect)((double)c[i * LDC + j], sum, k);
                         else if (c[i * LDC + j] != before[i * LDC + j])
@@ -103,6 +107,8 @@ static void FN(check_same_bits)(void)
         for (int j = 0; j + tile->lanes <= tile->columns; j++) {
             REAL alone;
             tile->multiply(1, 1, K, one, b + j, tile->columns, NULL, &alone, 1, false);
+            ck_assert(alone == c[i * tile->columns + j]);
+            tile->multiply_rows(1, 1, K, one, K, b + j, tile->columns, &alone, 1, false);
             ck_assert(alone == c[i * tile->columns + j]);
         }
     }

@@ -1,10 +1,12 @@
 /* Runs a recurrent cell over all steps, forward and back through time.  The cell's arithmetic comes from its op file,
  * the norms inside it from recurrent_norm.c.
  *
- * forward, step s:  rec = h_before·W_hhᵀ (one product for all rows of the step) → norms of in, rec → update → norm of c
- *                   → show
+ * forward, step s:  rec = h_before·W_hhᵀ → norms of in, rec → update → norm of c → show
  * backward, step s: dL/dh and dL/dc of the step's rows → the same in reverse → dh_before += d_rec·W_hh; then, for all
  *                   steps at once, dW_hh = d_recᵀ·h_before and the sums for biases and gains.
+ *
+ * Sequences have nothing to do with each other, unless BatchNorm takes them together: so a thread takes a block of them
+ * through all steps, and W_hh is laid out for it once (panels.h).  With BatchNorm threads meet at every step.
  *
  * Expands to ek_cell_forward_f32, ek_cell_backward_f32 and their _f64 twins. */
 #ifdef REAL
@@ -14,7 +16,8 @@ typedef struct {
     cell_sizes z;
     const ek_cell *cell;
     const cell_attributes *attr;
-    const REAL *projected, *weight, *bias; /* in[CELL_PROJECTED], W_hh, b_hh outside a norm */
+    const REAL *projected, *bias;  /* in[CELL_PROJECTED], b_hh outside a norm */
+    const REAL *panels;            /* of W_hhᵀ in forward, of W_hh in backward */
     const REAL *start_h, *start_c;         /* [N][H] initial states in the order of step 0 */
     REAL *h, *c;                           /* [R][H] states of all rows */
     REAL *kept;                            /* [R][kept·H] */
@@ -29,6 +32,24 @@ typedef struct {
     REAL *dc_shown;                                      /* [R][H] */
     REAL *dc_norm;                                       /* [N][H] what dc_shown gives to dc through the norm */
 } FN(cell_pass);
+
+/* Lays out W_hh for the products of a pass. */
+static bool FN(pack_weight)(ek_node *node, FN(cell_pass) *p, bool transpose)
+{
+    const int64_t h = p->z.hidden, n = transpose ? p->z.width : h, k = transpose ? h : p->z.width;
+    REAL *panels = ek_node_scratch(node, (size_t)FN(ek_panels_size)(n, k) * sizeof *panels);
+    if (panels)
+        FN(ek_panels_pack)(transpose, n, k, node->in[CELL_WEIGHT]->data, h, panels);
+    p->panels = panels;
+    return panels;
+}
+
+static void FN(enter_step)(FN(cell_pass) *p, int64_t step)
+{
+    p->step = step;
+    p->first = p->attr->rows->first[step];
+    p->count = p->attr->rows->count[step];
+}
 
 static FN(cell_row) FN(row_of)(const FN(cell_pass) *p, int64_t k)
 {
@@ -58,6 +79,15 @@ static FN(cell_row) FN(row_of)(const FN(cell_pass) *p, int64_t k)
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+static void FN(multiply_rows)(void *context, int64_t begin, int64_t end)
+{
+    const FN(cell_pass) *p = context;
+    const int64_t h = p->z.hidden, width = p->z.width;
+    const REAL *h_before = p->step > 0 ? p->h + p->attr->rows->first[p->step - 1] * h : p->start_h;
+    FN(ek_panels_multiply)(end - begin, width, h, h_before + begin * h, h, p->panels, p->rec + begin * width, width,
+                           false);
+}
 
 /* Rows of a step from their projections to h, but for what BatchNorm does between rows. */
 static void FN(update_rows)(void *context, int64_t begin, int64_t end)
@@ -112,24 +142,33 @@ static void FN(batch_norm_site)(const FN(cell_pass) *p, int site, const REAL *x,
     FN(ek_cell_norm_step)(&p->site[site], p->step, p->first, p->count, x, y, FN(step_statistics)(p, site));
 }
 
-static ek_status FN(forward_step)(ek_node *node, FN(cell_pass) *p)
+static void FN(forward_blocks)(void *context, int64_t begin, int64_t end)
+{
+    FN(cell_pass) p = *(const FN(cell_pass) *)context;
+    const ek_rows *rows = p.attr->rows;
+    for (int64_t task = begin; task < end; task++) {
+        const int64_t from = block_of_task(task, p.z.n) * BLOCK_ROWS;
+        for (int64_t s = 0; s < rows->steps && from < rows->count[s]; s++) {
+            FN(enter_step)(&p, s);
+            const int64_t to = block_end(from, p.count);
+            FN(multiply_rows)(&p, from, to);
+            FN(update_rows)(&p, from, to);
+        }
+    }
+}
+
+/* A step with BatchNorm. */
+static void FN(forward_step)(FN(cell_pass) *p)
 {
     const int64_t h = p->z.hidden, width = p->z.width;
-    const REAL *h_before = p->step > 0 ? p->h + p->attr->rows->first[p->step - 1] * h : p->start_h;
-    ek_status status = FN(ek_node_gemm)(node, false, true, p->count, width, h, h_before, h, p->weight, h, p->rec,
-                                        width, false);
-    if (status != EK_OK)
-        return status;
-    if (p->attr->norm == CELL_BATCH_NORM) {
-        FN(batch_norm_site)(p, SITE_IH, p->projected + p->first * width, p->in);
-        FN(batch_norm_site)(p, SITE_HH, p->rec, p->rec);
-    }
+    ek_parallel_for(p->count, product_grain(&p->z), FN(multiply_rows), p);
+    FN(batch_norm_site)(p, SITE_IH, p->projected + p->first * width, p->in);
+    FN(batch_norm_site)(p, SITE_HH, p->rec, p->rec);
     ek_parallel_for(p->count, row_grain(width), FN(update_rows), p);
-    if (p->attr->norm == CELL_BATCH_NORM && p->cell->has_c) {
+    if (p->cell->has_c) {
         FN(batch_norm_site)(p, SITE_C, p->c + p->first * h, p->shown);
         ek_parallel_for(p->count, row_grain(width), FN(show_rows), p);
     }
-    return EK_OK;
 }
 
 /* [N][H] in the order of step 0 from an optional input in the order of the batch. */
@@ -185,8 +224,7 @@ static FN(cell_pass) FN(pass_of)(const ek_node *node)
 {
     const cell_attributes *attr = node->attributes;
     FN(cell_pass) p = {.z = cell_sizes_of(node), .cell = (const ek_cell *)node->op, .attr = attr,
-                       .projected = node->in[CELL_PROJECTED]->data, .weight = node->in[CELL_WEIGHT]->data,
-                       .h = node->out->data};
+                       .projected = node->in[CELL_PROJECTED]->data, .h = node->out->data};
     if (attr->norm == CELL_NO_NORM && node->in[CELL_BIAS_HH])
         p.bias = node->in[CELL_BIAS_HH]->data;
     if (p.cell->has_c)
@@ -209,14 +247,14 @@ ek_status FN(ek_cell_forward)(ek_node *node)
     p.rec = ek_node_scratch(node, per_projection);
     p.in = normed ? ek_node_scratch(node, per_projection) : NULL;
     p.shown = normed && p.cell->has_c ? ek_node_scratch(node, (size_t)(z.n * z.hidden) * sizeof(REAL)) : NULL;
-    if (!p.start_h || !p.rec || (p.cell->has_c && !p.start_c) || (normed && !p.in) ||
-        (normed && p.cell->has_c && !p.shown))
+    if (!FN(pack_weight)(node, &p, true) || !p.start_h || !p.rec || (p.cell->has_c && !p.start_c) ||
+        (normed && !p.in) || (normed && p.cell->has_c && !p.shown))
         return EK_ERR_MEMORY;
-    for (p.step = 0; p.step < attr->rows->steps; p.step++) {
-        p.first = attr->rows->first[p.step];
-        p.count = attr->rows->count[p.step];
-        if (FN(forward_step)(node, &p) != EK_OK)
-            return EK_ERR_MEMORY;
+    if (attr->norm != CELL_BATCH_NORM)
+        ek_parallel_for(row_blocks(z.n), block_grain(&z), FN(forward_blocks), &p);
+    for (int64_t s = 0; attr->norm == CELL_BATCH_NORM && s < attr->rows->steps; s++) {
+        FN(enter_step)(&p, s);
+        FN(forward_step)(&p);
     }
     FN(copy_final)(&p, p.h, p.start_h, p.h + z.rows * z.hidden);
     if (p.cell->has_c)
@@ -278,20 +316,43 @@ static void FN(batch_norm_site_backward)(const FN(cell_pass) *p, int site, const
     FN(ek_cell_norm_step_backward)(&p->site[site], p->step, p->first, p->count, step_is_own(p->attr, p->step), dy, dx);
 }
 
-static ek_status FN(backward_step)(ek_node *node, FN(cell_pass) *p)
+/* dL/dh of the step before, past W_hh. */
+static void FN(multiply_rows_backward)(void *context, int64_t begin, int64_t end)
 {
-    const int64_t h = p->z.hidden, width = p->z.width, at = p->first * width;
-    const bool batch_norm = p->attr->norm == CELL_BATCH_NORM;
-    ek_parallel_for(p->count, row_grain(width), FN(show_rows_backward), p);
-    if (batch_norm && p->cell->has_c)
-        FN(batch_norm_site_backward)(p, SITE_C, p->dc_shown + p->first * h, p->dc_norm);
-    ek_parallel_for(p->count, row_grain(width), FN(update_rows_backward), p);
-    if (batch_norm) {
-        FN(batch_norm_site_backward)(p, SITE_IH, p->d_in + at, p->d_projected + at);
-        FN(batch_norm_site_backward)(p, SITE_HH, p->d_rec + at, p->d_product + at);
+    const FN(cell_pass) *p = context;
+    const int64_t h = p->z.hidden, width = p->z.width;
+    FN(ek_panels_multiply)(end - begin, h, width, p->d_product + (p->first + begin) * width, width, p->panels,
+                           p->dh + begin * h, h, p->cell->bypasses);
+}
+
+static void FN(backward_blocks)(void *context, int64_t begin, int64_t end)
+{
+    FN(cell_pass) p = *(const FN(cell_pass) *)context;
+    for (int64_t task = begin; task < end; task++) {
+        const int64_t from = block_of_task(task, p.z.n) * BLOCK_ROWS;
+        for (int64_t s = p.attr->rows->steps - 1; s >= 0; s--) {
+            FN(enter_step)(&p, s);
+            if (from >= p.count)
+                continue;
+            const int64_t to = block_end(from, p.count);
+            FN(show_rows_backward)(&p, from, to);
+            FN(update_rows_backward)(&p, from, to);
+            FN(multiply_rows_backward)(&p, from, to);
+        }
     }
-    return FN(ek_node_gemm)(node, false, false, p->count, h, width, p->d_product + at, width, p->weight, h, p->dh, h,
-                            p->cell->bypasses);
+}
+
+/* A step with BatchNorm. */
+static void FN(backward_step)(FN(cell_pass) *p)
+{
+    const int64_t width = p->z.width, at = p->first * width;
+    ek_parallel_for(p->count, row_grain(width), FN(show_rows_backward), p);
+    if (p->cell->has_c)
+        FN(batch_norm_site_backward)(p, SITE_C, p->dc_shown + p->first * p->z.hidden, p->dc_norm);
+    ek_parallel_for(p->count, row_grain(width), FN(update_rows_backward), p);
+    FN(batch_norm_site_backward)(p, SITE_IH, p->d_in + at, p->d_projected + at);
+    FN(batch_norm_site_backward)(p, SITE_HH, p->d_rec + at, p->d_product + at);
+    ek_parallel_for(p->count, product_grain(&p->z), FN(multiply_rows_backward), p);
 }
 
 /* Memory of the backward pass.  Arrays that are the same in this cell are one. */
@@ -376,32 +437,54 @@ ek_status FN(ek_cell_backward)(ek_node *node)
     p.dc_final = p.cell->has_c ? p.dc_rows + z->rows * z->hidden : NULL;
     p.start_h = FN(start_state)(node, z, CELL_H0);
     p.start_c = p.cell->has_c ? FN(start_state)(node, z, CELL_C0) : NULL;
-    if (!p.start_h || (p.cell->has_c && !p.start_c) || !FN(find_memory)(node, &p))
+    if (!p.start_h || (p.cell->has_c && !p.start_c) || !FN(find_memory)(node, &p) ||
+        !FN(pack_weight)(node, &p, false))
         return EK_ERR_MEMORY;
-    ek_status status = EK_OK;
-    for (p.step = attr->rows->steps - 1; status == EK_OK && p.step >= 0; p.step--) {
-        p.first = attr->rows->first[p.step];
-        p.count = attr->rows->count[p.step];
-        status = FN(backward_step)(node, &p);
+    if (attr->norm != CELL_BATCH_NORM)
+        ek_parallel_for(row_blocks(z->n), block_grain(z), FN(backward_blocks), &p);
+    for (int64_t s = attr->rows->steps - 1; attr->norm == CELL_BATCH_NORM && s >= 0; s--) {
+        FN(enter_step)(&p, s);
+        FN(backward_step)(&p);
     }
-    if (status != EK_OK)
-        return status;
     FN(store_start)(&p, p.dh, p.dh_final, ek_node_grad_in(node, CELL_H0));
     if (p.cell->has_c)
         FN(store_start)(&p, p.dc, p.dc_final, ek_node_grad_in(node, CELL_C0));
     REAL *d_weight = ek_node_grad_in(node, CELL_WEIGHT);
-    if (d_weight)
-        status = FN(weight_gradient)(node, &p, d_weight);
-    return status == EK_OK ? FN(sum_gradients)(node, &p) : status;
+    if (d_weight && FN(weight_gradient)(node, &p, d_weight) != EK_OK)
+        return EK_ERR_MEMORY;
+    return FN(sum_gradients)(node, &p);
 }
 
 #else
+#include "panels.h"
 #include "recurrent.h"
+
+/* Sequences that a thread takes through the steps together: enough of them to read W_hh once for many, and no more than
+ * leave work for all threads. */
+enum { BLOCK_ROWS = 16 };
+/* Multiplications that are worth a thread: some 10 µs; and how many of them a gate's arithmetic costs. */
+enum { WORTH_A_THREAD = 1 << 19, COST_OF_A_GATE = 64 };
 
 typedef struct cell_sizes {
     int64_t rows, n, hidden, width; /* R, N, H, gates·H */
     int sites;                      /* that a norm would have */
 } cell_sizes;
+
+static int64_t row_blocks(int64_t n)
+{
+    return (n + BLOCK_ROWS - 1) / BLOCK_ROWS;
+}
+
+/* The longest sequences come first: long and short blocks in turn make threads' shares alike. */
+static int64_t block_of_task(int64_t task, int64_t n)
+{
+    return task % 2 == 0 ? task / 2 : row_blocks(n) - 1 - task / 2;
+}
+
+static int64_t block_end(int64_t from, int64_t count)
+{
+    return from + BLOCK_ROWS < count ? from + BLOCK_ROWS : count;
+}
 
 static cell_sizes cell_sizes_of(const ek_node *node)
 {
@@ -441,6 +524,20 @@ static int64_t saved_count(const ek_node *node, const cell_sizes *z)
 static int64_t row_grain(int64_t width)
 {
     return EK_GRAIN / (8 * width) + 1;
+}
+
+/* Rows whose product makes a task worth a thread. */
+static int64_t product_grain(const cell_sizes *z)
+{
+    const int64_t rows = WORTH_A_THREAD / (z->hidden * z->width + 1);
+    return (rows / BLOCK_ROWS + 1) * BLOCK_ROWS;
+}
+
+/* Blocks of rows that do, over all steps. */
+static int64_t block_grain(const cell_sizes *z)
+{
+    const int64_t per_row = (z->rows / (z->n + 1) + 1) * (z->hidden + COST_OF_A_GATE) * z->width;
+    return WORTH_A_THREAD / (per_row * BLOCK_ROWS) + 1;
 }
 
 #define OP_FILE "recurrent.c"

@@ -6,9 +6,10 @@
 typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
 
-/* Σ_p of rows × vectors·LANES elements; a [k][rows]. */
-TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, int64_t k, const REAL *a, const REAL *b,
-                                            int64_t ldb, const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+/* Σ_p of rows × vectors·LANES elements; element (i, p) of a is a[i·a_row + p·a_step]. */
+TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, int64_t k, const REAL *a, int64_t a_row,
+                                            int64_t a_step, const REAL *b, int64_t ldb, const int64_t *offset, REAL *c,
+                                            int64_t ldc, bool accumulate)
 {
     TILE(vector) sum[ROWS][VECTORS];
     UNROLL for (int i = 0; i < rows; i++)
@@ -20,7 +21,7 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
         UNROLL for (int v = 0; v < vectors; v++)
             x[v] = *(const TILE(vector) *)(row + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
-            const REAL w = a[p * rows + i];
+            const REAL w = a[i * a_row + p * a_step];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[i][v] += w * x[v];
         }
@@ -30,13 +31,15 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
             *(TILE(vector) *)(c + i * ldc + v * LANES) = sum[i][v];
 }
 
-/* The same by rows and vectors known at run time. */
-TARGET static void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
-                                       const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
+/* The same by rows and vectors known at run time; a is packed, [k][rows], or has rows lda apart. */
+TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const bool packed,
+                                                     int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
+                                                     REAL *c, int64_t ldc, bool accumulate)
 {
 #define ONE(R, V)                                                                                                      \
     case (R) * VECTORS + (V):                                                                                          \
-        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, b, ldb, offset, c, ldc, accumulate);                             \
+        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, packed ? 1 : lda, packed ? (R) : 1, b, ldb, offset, c, ldc,      \
+                   accumulate);                                                                                        \
         break;
 #define THREE(R) ONE(R, 1) ONE(R, 2) ONE(R, 3)
     switch (rows * VECTORS + vectors) {
@@ -51,20 +54,31 @@ TARGET static void TILE(whole_vectors)(int rows, int vectors, int64_t k, const R
 #undef ONE
 }
 
+/* The same by columns: a part of a vector is computed whole, in memory that has room. */
+TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_t k, const REAL *a, const bool packed,
+                                                   int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
+                                                   REAL *c, int64_t ldc, bool accumulate)
+{
+    const int vectors = (columns + LANES - 1) / LANES, padded = vectors * LANES;
+    REAL whole[ROWS * VECTORS * LANES];
+    for (int i = 0; columns < padded && accumulate && i < rows; i++)
+        memcpy(whole + i * padded, c + i * ldc, (size_t)columns * sizeof(REAL));
+    TILE(whole_vectors)(rows, vectors, k, a, packed, lda, b, ldb, offset, columns < padded ? whole : c,
+                        columns < padded ? padded : ldc, accumulate);
+    for (int i = 0; columns < padded && i < rows; i++)
+        memcpy(c + i * ldc, whole + i * padded, (size_t)columns * sizeof(REAL));
+}
+
 TARGET static void TILE(multiply)(int rows, int columns, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
                                   const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
 {
-    const int vectors = (columns + LANES - 1) / LANES, padded = vectors * LANES;
-    if (columns == padded) {
-        TILE(whole_vectors)(rows, vectors, k, a, b, ldb, offset, c, ldc, accumulate);
-        return;
-    }
-    REAL whole[ROWS * VECTORS * LANES];
-    for (int i = 0; accumulate && i < rows; i++)
-        memcpy(whole + i * padded, c + i * ldc, (size_t)columns * sizeof(REAL));
-    TILE(whole_vectors)(rows, vectors, k, a, b, ldb, offset, whole, padded, accumulate);
-    for (int i = 0; i < rows; i++)
-        memcpy(c + i * ldc, whole + i * padded, (size_t)columns * sizeof(REAL));
+    TILE(any_columns)(rows, columns, k, a, true, 0, b, ldb, offset, c, ldc, accumulate);
+}
+
+TARGET static void TILE(multiply_rows)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,
+                                       int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
+{
+    TILE(any_columns)(rows, columns, k, a, false, lda, b, ldb, NULL, c, ldc, accumulate);
 }
 
 /* The first n < LANES elements, then zeros. */
@@ -139,7 +153,7 @@ TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, in
 #undef ONE
 }
 
-static const FN(ek_tile_kernels) TILE(kernels) = {.lanes = LANES, .rows = ROWS, .columns = VECTORS * LANES,
-                                                  .dot_rows = DOT_ROWS, .dot_columns = DOT_COLUMNS,
-                                                  .multiply = TILE(multiply), .dot = TILE(dot)};
+static const FN(ek_tile_kernels) TILE(kernels) = {
+    .lanes = LANES, .rows = ROWS, .columns = VECTORS * LANES, .dot_rows = DOT_ROWS, .dot_columns = DOT_COLUMNS,
+    .multiply = TILE(multiply), .multiply_rows = TILE(multiply_rows), .dot = TILE(dot)};
 #undef LANES

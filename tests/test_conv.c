@@ -121,7 +121,7 @@ START_TEST(random_options)
         s.opts = (ek_conv_opts){{1 + ek_rng_below(&rng, 4), 1 + ek_rng_below(&rng, 3)},
                                 {ek_rng_below(&rng, 4), ek_rng_below(&rng, 5)},
                                 {1 + ek_rng_below(&rng, 2), 1 + ek_rng_below(&rng, 3)},
-                                groups};
+                                groups, false};
         s.h = s.opts.dilation[0] * (s.kh - 1) + 1 + ek_rng_below(&rng, 6);
         s.w = s.opts.dilation[1] * (s.kw - 1) + 1 + ek_rng_below(&rng, 20);
         if (s.one_d) {
@@ -232,31 +232,31 @@ START_TEST(refused)
          none, plain},
         {EK_ERR_SHAPE, "conv2d: expected a weight (O, C/groups, KH, KW) with C/groups = 4/1 = 4, got (6, 3, 3, 3) for "
                        "the input (2, 4, 5, 6)", x, EK_SHAPE(6, 3, 3, 3), none, plain},
-        {EK_ERR_SHAPE, "with C/groups = 4/2 = 2, got (6, 4, 3, 3)", x, w, none, {{1, 1}, {0, 0}, {1, 1}, 2}},
-        {EK_ERR_ARGUMENT, "conv2d: expected at least 1 group, got 0", x, w, none, {{1, 1}, {0, 0}, {1, 1}, 0}},
+        {EK_ERR_SHAPE, "with C/groups = 4/2 = 2, got (6, 4, 3, 3)", x, w, none, {{1, 1}, {0, 0}, {1, 1}, 2, false}},
+        {EK_ERR_ARGUMENT, "conv2d: expected at least 1 group, got 0", x, w, none, {{1, 1}, {0, 0}, {1, 1}, 0, false}},
         {EK_ERR_SHAPE, "conv2d: expected numbers of input and output channels that 3 groups divide, got 4 and 6", x, w,
-         none, {{1, 1}, {0, 0}, {1, 1}, 3}},
+         none, {{1, 1}, {0, 0}, {1, 1}, 3, false}},
         {EK_ERR_SHAPE, "that 4 groups divide, got 4 and 6", x, EK_SHAPE(6, 1, 3, 3), none,
-         {{1, 1}, {0, 0}, {1, 1}, 4}},
+         {{1, 1}, {0, 0}, {1, 1}, 4, false}},
         {EK_ERR_SHAPE, "conv2d: expected a bias of shape (6,) for a weight of shape (6, 4, 3, 3), got (4,)", x, w,
          EK_SHAPE(4), plain},
         {EK_ERR_SHAPE, "conv2d: the kernel spans 5 (size 3, dilation 2), more than the width of 4 with padding 0 on "
                        "both sides: pad more, or take a smaller kernel", EK_SHAPE(1, 4, 5, 4), w, none,
-         {{1, 1}, {0, 0}, {2, 2}, 1}},
+         {{1, 1}, {0, 0}, {2, 2}, 1, false}},
         {EK_ERR_SHAPE, "more than the height of 0 with padding 1", EK_SHAPE(1, 4, 0, 4), w, none,
-         {{1, 1}, {1, 1}, {1, 1}, 1}},
+         {{1, 1}, {1, 1}, {1, 1}, 1, false}},
         {EK_ERR_SHAPE, "conv1d: the kernel spans 3 (size 3, dilation 1), more than the length of 2", EK_SHAPE(1, 4, 2),
          EK_SHAPE(6, 4, 3), none, plain},
         {EK_ERR_ARGUMENT, "conv2d: expected a kernel size of 1 … 2147483647 for the width, got 0", x,
          EK_SHAPE(6, 4, 3, 0), none, plain},
         {EK_ERR_ARGUMENT, "conv2d: expected a stride of 1 … 2147483647 for the height, got 0", x, w, none,
-         {{0, 1}, {0, 0}, {1, 1}, 1}},
+         {{0, 1}, {0, 0}, {1, 1}, 1, false}},
         {EK_ERR_ARGUMENT, "conv2d: expected a padding of 0 … 2147483647 for the width, got -1", x, w, none,
-         {{1, 1}, {0, -1}, {1, 1}, 1}},
+         {{1, 1}, {0, -1}, {1, 1}, 1, false}},
         {EK_ERR_ARGUMENT, "conv2d: expected a dilation of 1 … 2147483647 for the height, got 0", x, w, none,
-         {{1, 1}, {0, 0}, {0, 1}, 1}},
+         {{1, 1}, {0, 0}, {0, 1}, 1, false}},
         {EK_ERR_ARGUMENT, "conv2d: expected a dilation of 1 … 2147483647 for the height, got 4294967296", x, w, none,
-         {{1, 1}, {0, 0}, {(int64_t)1 << 32, 1}, 1}}};
+         {{1, 1}, {0, 0}, {(int64_t)1 << 32, 1}, 1, false}}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         const refusal *r = &list[i];
         ek_tensor *in[3] = {ek_ones(EK_F32, r->x), ek_ones(EK_F32, r->w),

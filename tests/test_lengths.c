@@ -150,7 +150,7 @@ static ek_tensor *relabelled(const ek_tensor *x, int batch_axis, int time_axis, 
 }
 
 #define PAIR(a, b) ((ek_tensor *[]){a, b}), 2
-#define CONV(...) (&(ek_conv_opts){__VA_ARGS__})
+#define CONV(...) (&(ek_conv_opts){__VA_ARGS__, .relu = false})
 #define POOL(...) (&(ek_pool_opts){__VA_ARGS__})
 #define NO_REDUCTION (&(ek_cross_entropy_opts){EK_REDUCE_NONE, -100, 0})
 

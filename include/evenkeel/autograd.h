@@ -143,6 +143,8 @@ EK_API ek_tensor *ek_affine(ek_tape *tape, ek_tensor *x, double scale, double sh
 EK_API ek_tensor *ek_matmul(ek_tape *tape, ek_tensor *a, ek_tensor *b, bool transpose_a, bool transpose_b);
 /* x·wᵀ + b, torch.nn.functional.linear.  x (…, in), w (out, in), b (out) or NULL → (…, out). */
 EK_API ek_tensor *ek_linear_op(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_tensor *b);
+/* ek_relu(ek_linear_op(x, w, b)) in one op, bit for bit. */
+EK_API ek_tensor *ek_linear_relu(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_tensor *b);
 
 /* ---- reductions and shapes -------------------------------------------------------------------------------------- */
 /* Sum and mean over the named axes (EK_AXES(…), EK_ALL_AXES); keepdim leaves them with size 1.  The mean over no
@@ -266,6 +268,7 @@ typedef struct ek_conv_opts {
     int64_t padding[2];  /* zeros on both sides; default 0 */
     int64_t dilation[2]; /* default 1 */
     int64_t groups;      /* default 1 */
+    bool relu;           /* y ← max(y, 0) on the way: ek_relu of the result, in one op, bit for bit; default false */
 } ek_conv_opts;
 EK_API ek_conv_opts ek_conv_opts_default(void);
 /* Cross-correlation, as every framework calls convolution.  x (N, C, L), w (O, C/groups, K), b (O) or NULL →

@@ -50,6 +50,12 @@ const void *ek_node_grad_out(const ek_node *node)
     return ek_node_there(node, "node_grad_out") ? node->out->grad_data : NULL;
 }
 
+void *ek_node_grad_out_to_change(ek_node *node)
+{
+    /* The walk holds it for this op alone, and gives it back when the op is done. */
+    return node->out->grad_is_borrowed ? ek_node_scratch(node, ek_tensor_bytes(node->out)) : node->out->grad_data;
+}
+
 /* The first contribution to a gradient is written in place.  A later one goes to memory of its own and is added when
  * the op is done, so no kernel has to know which it is, and f(x, x) needs no care. */
 void *ek_node_grad_in(ek_node *node, int i)

@@ -62,6 +62,16 @@ ek_status ek_need_time_pooling(const char *who, ek_time_pooling pooling);
  * instead of copying it where it can.  For an op in which one tensor may stand at most twice. */
 ek_status ek_node_pass_grad(ek_node *node, int i);
 
+/* ---- a ReLU at the end of another op (op_relu.c) ------------------------------------------------------------------ */
+/* y ← max(y, 0), NaN as it is.  y: [n]. */
+void ek_relu_in_place_f32(int64_t n, float *y);
+void ek_relu_in_place_f64(int64_t n, double *y);
+/* In backward, where the op's output y went through a ReLU: dL/d out, and 0 where y ≤ 0.  NULL: EK_ERR_MEMORY. */
+const float *ek_node_relu_grad_f32(ek_node *node);
+const double *ek_node_relu_grad_f64(ek_node *node);
+/* For an op that writes that itself: where it may, over dL/d out or, where that is the caller's, in scratch memory. */
+void *ek_node_grad_out_to_change(ek_node *node);
+
 /* ---- elementwise ops of one input (unary.c) ---------------------------------------------------------------------- */
 /* y[i] = f(x[i]); dx[i] = f'(x[i])·dy[i].  p: two parameters. */
 typedef struct ek_unary_op {
@@ -265,7 +275,7 @@ struct ek_tape {
     int depth;                 /* of nested ek_forward calls */
     ek_pending *pending, **pending_end;
     const ek_watch *watch;
-    const struct ek_module *relu_offer; /* a norm whose output goes through a ReLU and nowhere else: it may do both */
+    const struct ek_module *relu_offer; /* a layer whose output goes through a ReLU and nowhere else */
     bool error_placed; /* the error says in which layer it happened */
     ek_status status; /* the first failure */
     char error[EK_TAPE_MESSAGE_BYTES];

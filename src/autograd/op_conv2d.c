@@ -265,10 +265,13 @@ static ek_status FN(conv_forward)(ek_node *node)
     const conv_plan s = conv_find(node);
     FN(conv_arguments) g = {.plan = &s, .x = node->in[0]->data, .w = node->in[1]->data,
                             .b = node->in[2] ? node->in[2]->data : NULL, .y = node->out->data};
-    if (s.depthwise)
-        return FN(conv_run)(node, &g, s.n * s.groups * s.o, s.work, MOST_CHUNKS, FN(depthwise_forward_range));
-    return FN(conv_run)(node, &g, s.n * s.groups * s.strips, s.work / (double)s.strips, MOST_CHUNKS,
-                        FN(conv_forward_range));
+    ek_status status =
+        s.depthwise ? FN(conv_run)(node, &g, s.n * s.groups * s.o, s.work, MOST_CHUNKS, FN(depthwise_forward_range))
+                    : FN(conv_run)(node, &g, s.n * s.groups * s.strips, s.work / (double)s.strips, MOST_CHUNKS,
+                                   FN(conv_forward_range));
+    if (status == EK_OK && s.relu)
+        FN(ek_relu_in_place)(node->out->numel, g.y);
+    return status;
 }
 
 /* dw [O, R], from one copy per chunk of samples. */
@@ -293,8 +296,11 @@ static ek_status FN(conv_dw)(ek_node *node, const conv_plan *s, FN(conv_argument
 static ek_status FN(conv_backward)(ek_node *node)
 {
     const conv_plan s = conv_find(node);
-    FN(conv_arguments) g = {.plan = &s, .x = node->in[0]->data, .w = node->in[1]->data, .dy = ek_node_grad_out(node),
+    FN(conv_arguments) g = {.plan = &s, .x = node->in[0]->data, .w = node->in[1]->data,
+                            .dy = s.relu ? FN(ek_node_relu_grad)(node) : ek_node_grad_out(node),
                             .dx = ek_node_grad_in(node, 0)};
+    if (!g.dy)
+        return EK_ERR_MEMORY;
     REAL *dw = ek_node_grad_in(node, 1), *db = node->in[2] ? ek_node_grad_in(node, 2) : NULL;
     ek_status status = EK_OK;
     if (g.dx)
@@ -332,7 +338,7 @@ typedef struct conv_plan {
     ek_window h, w;
     int64_t strip, strips, strip_numel; /* pixels per strip, strips per sample, elements of one */
     double work;                        /* multiplications per sample and group (depthwise: per output plane) */
-    bool pointwise, depthwise;
+    bool pointwise, depthwise, relu;
 } conv_plan;
 
 /* Rows top … bottom−1 and columns left … right−1 of the output read tap r = (channel, kh, kw) inside the input, at
@@ -390,7 +396,8 @@ static conv_plan conv_find(const ek_node *node)
 {
     const ek_conv_opts *opts = node->attributes;
     ek_shape x = node->in[0]->shape, w = node->in[1]->shape, y = node->out->shape;
-    conv_plan s = {.n = x.dim[0], .groups = opts->groups, .c = w.dim[1], .o = w.dim[0] / opts->groups};
+    conv_plan s = {.n = x.dim[0], .groups = opts->groups, .c = w.dim[1], .o = w.dim[0] / opts->groups,
+                   .relu = opts->relu};
     conv_windows(opts, x, w, &s.h, &s.w);
     s.h.out = y.ndim == 4 ? y.dim[2] : 1;
     s.w.out = y.dim[y.ndim - 1];

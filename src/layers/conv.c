@@ -30,8 +30,10 @@ static ek_tensor *conv_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
         return NULL;
     }
     ek_tensor *weight = ek_weights_use(tape, &layer->weights);
-    return layer->dims == 1 ? ek_conv1d(tape, x, weight, layer->weights.bias, &layer->opts)
-                            : ek_conv2d(tape, x, weight, layer->weights.bias, &layer->opts);
+    ek_conv_opts opts = layer->opts;
+    opts.relu = ek_module_takes_relu(module, tape);
+    return layer->dims == 1 ? ek_conv1d(tape, x, weight, layer->weights.bias, &opts)
+                            : ek_conv2d(tape, x, weight, layer->weights.bias, &opts);
 }
 
 static const ek_module_def conv_defs[] = {
@@ -95,6 +97,7 @@ static ek_module *make_conv(int dims, int64_t in, int64_t out, const int64_t ker
         layer->opts.dilation[i] = o.dilation[i];
     }
     layer->opts.groups = o.groups;
+    module->takes_relu = true;
     double fan_in = (double)(in / o.groups) * (double)kernel[0] * (dims == 2 ? (double)kernel[1] : 1);
     const ek_shape shape = {dims + 2, {out, in / o.groups, kernel[0], kernel[1]}};
     return ek_module_complete(module, ek_weights_add(module, shape, fan_in, 1, o.bias, o.weight_standardization));

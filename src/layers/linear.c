@@ -13,7 +13,9 @@ static ek_tensor *linear_forward(ek_module *module, ek_tape *tape, ek_tensor *x)
                                              : "in_features is the size of the last axis; make the two equal");
         return NULL;
     }
-    return ek_linear_op(tape, x, ek_weights_use(tape, weights), weights->bias);
+    ek_tensor *weight = ek_weights_use(tape, weights);
+    return ek_module_takes_relu(module, tape) ? ek_linear_relu(tape, x, weight, weights->bias)
+                                              : ek_linear_op(tape, x, weight, weights->bias);
 }
 
 static const ek_module_def linear_def = {
@@ -37,6 +39,7 @@ ek_module *ek_linear(int64_t in_features, int64_t out_features, const ek_linear_
                                       o.bias ? "" : EK_NO_BIAS_TEXT);
     if (!module)
         return NULL;
+    module->takes_relu = true;
     const ek_shape shape = EK_SHAPE(out_features, in_features);
     return ek_module_complete(module, ek_weights_add(module, shape, (double)in_features, -1, o.bias,
                                                      o.weight_standardization));

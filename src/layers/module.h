@@ -74,7 +74,7 @@ struct ek_module {
     /* [num_pairs] of the module since ek_module_begin_pooling(): the micro-batches so far. */
     struct ek_pooled *gathered;
     const double *momentum;
-    bool takes_relu;  /* a norm that asks ek_module_takes_relu() */
+    bool takes_relu;  /* a layer that asks ek_module_takes_relu() */
     ek_weights *weights; /* of a linear or convolution layer */
     /* Of a layer that normalizes: its norm number i, for reports; false past the last. */
     bool (*norm_at)(const ek_module *module, int i, struct norm_traits *traits);
@@ -102,7 +102,7 @@ void ek_module_count_uninitialised(ek_module *module, int64_t change);
 /* ek_forward with another function in place of the module's own. */
 typedef ek_tensor *(*ek_forward_fn)(ek_module *module, ek_tape *tape, ek_tensor *x, void *user);
 ek_tensor *ek_forward_by(ek_module *module, ek_tape *tape, ek_tensor *x, ek_forward_fn forward, void *user);
-/* In a norm's forward: true when the ReLU after it is to be done there, which then is settled. */
+/* In a layer's forward: true when the ReLU after it is to be done there, which then is settled. */
 bool ek_module_takes_relu(const ek_module *module, ek_tape *tape);
 bool ek_module_is_relu(const ek_module *module);
 /* Does anybody see the output of `module`? */

@@ -2,14 +2,6 @@
 
 /* ---- options and construction ------------------------------------------------------------------------------------ */
 
-bool ek_module_takes_relu(const ek_module *module, ek_tape *tape)
-{
-    const bool takes = tape->relu_offer == module;
-    if (takes)
-        tape->relu_offer = NULL;
-    return takes;
-}
-
 bool ek_norm_eps_ok(const ek_module *module, double eps)
 {
     if (eps >= 0 && !isinf(eps))

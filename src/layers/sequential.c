@@ -1,13 +1,21 @@
 /* Modules one after the other. */
 #include "module.h"
 
-/* Child i is a norm and the next one a ReLU, and nobody wants to see what stands between them: the norm can do both in
- * one pass over memory. */
+/* Child i can end in a ReLU and the next one is one, and nobody wants to see what stands between them: the child does
+ * both in one pass over memory. */
 static bool can_take_relu(const ek_module *module, const ek_tape *tape, int i)
 {
     ek_module *const *child = module->children + i;
     return i + 1 < module->num_children && child[0]->takes_relu && ek_module_is_relu(child[1]) &&
            !ek_module_is_watched(child[0], tape) && !ek_module_is_watched(child[1], tape);
+}
+
+bool ek_module_takes_relu(const ek_module *module, ek_tape *tape)
+{
+    const bool takes = tape->relu_offer == module;
+    if (takes)
+        tape->relu_offer = NULL;
+    return takes;
 }
 
 static ek_tensor *sequential_forward(ek_module *module, ek_tape *tape, ek_tensor *x)

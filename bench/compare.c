@@ -7,6 +7,8 @@
  *
  *   case  ours_us  peer_us  ratio  peer_name  copy_us
  *
+ * A case whose variant is `mem` is called mem_KIND_SIZE; there the numbers are MiB, of resident memory at its peak.
+ *
  * All processes stay alive and take rounds alternately, so that a machine that is slow for a while is slow for all of
  * them.  Times are medians over the rounds; the ratio peer/ours is the median of the ratios within each round.  With
  * --best they are the fastest repetitions of all, and the ratio is theirs: what is left to do on a busy machine.  What
@@ -25,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_WORKERS = 8, MOST_CASES = 256, MOST_WORDS = 8, WORD_BYTES = 64, LINE_BYTES = 512, MOST_ROUNDS = 5 };
+enum { MOST_WORKERS = 10, MOST_CASES = 256, MOST_WORDS = 12, WORD_BYTES = 64, LINE_BYTES = 512, MOST_ROUNDS = 5 };
 enum { OURS = 0, COPY = 1, FIRST_PEER = 2 };
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
@@ -36,8 +38,10 @@ typedef struct words {
 } words;
 
 typedef struct bench_case {
-    char name[4 * WORD_BYTES], command[LINE_BYTES];
+    char name[4 * WORD_BYTES], command[LINE_BYTES], small[LINE_BYTES]; /* small: the same on a net of next to no size */
     int threads;
+    bool memory;      /* not time but memory: variant mem */
+    double tolerance; /* between the numbers that everyone computes: option tolerance=… */
 } bench_case;
 
 typedef struct case_list {
@@ -74,18 +78,27 @@ static bool matches(const char *pattern, const char *name)
     return !pattern || strstr(name, pattern) || fnmatch(pattern, name, 0) == 0;
 }
 
+static const double usual_tolerance = 1e-3;
+
 /* The cases of one line: KIND SIZE [OPTION…] in each variant; "-" is a variant without a name. */
 static void add_cases(case_list *list, const words *line, const words *variants, int threads, const char *pattern)
 {
     for (int v = 1; v < variants->n; v++) {
-        bench_case c = {.threads = threads};
+        bench_case c = {.threads = threads, .tolerance = usual_tolerance};
         const char *variant = variants->word[v], *shown = strcmp(variant, "-") ? variant : "";
-        snprintf(c.name, sizeof c.name, "%s_%s%s%s_t%d", line->word[0], line->word[1], *shown ? "_" : "", shown,
-                 threads);
+        c.memory = !strcmp(variant, "mem");
+        if (c.memory)
+            snprintf(c.name, sizeof c.name, "mem_%s_%s", line->word[0], line->word[1]);
+        else
+            snprintf(c.name, sizeof c.name, "%s_%s%s%s_t%d", line->word[0], line->word[1], *shown ? "_" : "", shown,
+                     threads);
+        snprintf(c.small, sizeof c.small, "case %s b2_w8 mem %d", line->word[0], threads);
         int used = snprintf(c.command, sizeof c.command, "case %s %s %s %d", line->word[0], line->word[1], variant,
                             threads);
-        for (int i = 2; i < line->n && used < (int)sizeof c.command; i++)
+        for (int i = 2; i < line->n && used < (int)sizeof c.command; i++) {
+            sscanf(line->word[i], "tolerance=%lf", &c.tolerance);
             used += snprintf(c.command + used, sizeof c.command - (size_t)used, " %s", line->word[i]);
+        }
         if (!matches(pattern, c.name))
             continue;
         if (list->n == MOST_CASES)
@@ -242,28 +255,35 @@ static double median(double *values, int n)
     return (values[n / 2] + values[(n - 1) / 2]) / 2;
 }
 
-static bool close_to(double a, double b)
+static bool close_to(double a, double b, double tolerance)
 {
-    return fabs(a - b) <= 1e-3 * fmax(fabs(a), fabs(b)) + 1e-12;
+    return fabs(a - b) <= tolerance * fmax(fabs(a), fabs(b)) + 1e-12;
 }
 
-/* Makes the case ready everywhere; says so when someone computes something else than we do. */
-static void prepare(worker *workers, int n, const bench_case *c)
+/* Sends the line of a case; true when the worker has it, and computed what is in w->value. */
+static bool have_case(worker *w, const char *command)
 {
     char answer[LINE_BYTES];
-    for (int i = 0; i < n; i++) {
-        worker *w = &workers[i];
-        w->ready = ask(w, answer, "%s", c->command) &&
-                   sscanf(answer, "ready %lf %lf", &w->value[0], &w->value[1]) == 2;
-        if (i < FIRST_PEER || !w->ready)
-            continue;
-        for (int k = 0; k < 2; k++)
-            if (!close_to(w->value[k], workers[OURS].value[k]))
-                fprintf(stderr, "compare: %s: %s computes something else: %.6g, ours %.6g\n", c->name, w->name,
-                        w->value[k], workers[OURS].value[k]);
-    }
+    return ask(w, answer, "%s", command) && sscanf(answer, "ready %lf %lf", &w->value[0], &w->value[1]) == 2;
+}
+
+/* Says so when someone computed something else than we did. */
+static void compare_values(const worker *workers, int n, const bench_case *c)
+{
+    for (int i = FIRST_PEER; i < n; i++)
+        for (int k = 0; k < 2 && workers[i].ready; k++)
+            if (!close_to(workers[i].value[k], workers[OURS].value[k], c->tolerance))
+                fprintf(stderr, "compare: %s: %s computes something else: %.6g, ours %.6g\n", c->name,
+                        workers[i].name, workers[i].value[k], workers[OURS].value[k]);
     if (!workers[OURS].ready)
         die("%s: our own program does not know this case", c->name);
+}
+
+static void prepare(worker *workers, int n, const bench_case *c)
+{
+    for (int i = 0; i < n; i++)
+        workers[i].ready = have_case(&workers[i], c->command);
+    compare_values(workers, n, c);
 }
 
 /* Rounds over all workers, each starting with the next one; returns how many. */
@@ -319,6 +339,9 @@ static int report(const bench_case *c, worker *workers, int n, int rounds, doubl
         const double middle = median(ratio[i], rounds);
         spread[lines++] = (ratio[i][rounds - 1] - ratio[i][0]) / middle;
         printf("%s\t%.2f\t%.2f\t%.3f\t%s\t%s\n", c->name, typical[OURS], typical[i], middle, workers[i].name, copied);
+        if (c->memory)
+            fprintf(stderr, "# %s: ours %.2f MiB, %s %.2f MiB: %.2f of it\n", c->name, typical[OURS], workers[i].name,
+                    typical[i], typical[OURS] / typical[i]);
     }
     if (n == FIRST_PEER)
         printf("%s\t%.2f\t-\t-\tnone\t%s\n", c->name, typical[OURS], copied);
@@ -326,10 +349,76 @@ static int report(const bench_case *c, worker *workers, int n, int rounds, doubl
     return lines;
 }
 
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+/* The largest resident memory of a process since forget_peak(), in KiB; −1 where the system does not tell. */
+static double peak(pid_t process)
+{
+    char path[64], line[LINE_BYTES];
+    double kib = -1;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)process);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "VmHWM: %lf", &kib) != 1)
+        ;
+    if (file)
+        fclose(file);
+    return kib;
+}
+
+static void forget_peak(pid_t process)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/clear_refs", (long)process);
+    FILE *file = fopen(path, "w");
+    if (file) {
+        fputs("5", file);
+        fclose(file);
+    }
+}
+
+/* Peak memory of a few steps in a process of its own, in MiB, above what it needs for those of a net of next to no size
+ * (which has loaded the libraries and the code); −1 where this cannot be told. */
+static double measure_memory(worker *w, const bench_case *c)
+{
+    enum { RUNS = 3 };
+    worker fresh = {.name = w->name, .command = w->command};
+    char answer[LINE_BYTES];
+    start(&fresh, c->threads);
+    bool works = have_case(&fresh, c->small) && ask(&fresh, answer, "run 0 0");
+    forget_peak(fresh.process);
+    const double before = peak(fresh.process);
+    works = works && have_case(&fresh, c->command);
+    for (int i = 0; i < RUNS && works; i++)
+        works = ask(&fresh, answer, "run 0 0");
+    const double after = peak(fresh.process);
+    stop(&fresh);
+    memcpy(w->value, fresh.value, sizeof w->value);
+    return works && before > 0 ? (after - before) / 1024 : -1;
+}
+
+/* As if it were a case of one round. */
+static void measure_memory_of_all(worker *workers, int n, const bench_case *c)
+{
+    for (int i = 0; i < n; i++) {
+        worker *w = &workers[i];
+        w->ready = have_case(w, c->small);
+        if (!w->ready)
+            continue;
+        w->took[0] = measure_memory(w, c);
+        w->ready = w->took[0] > 0;
+    }
+    compare_values(workers, n, c);
+}
+
 static int run_team(worker *workers, int n, const case_list *cases, const effort *how, double *spread)
 {
     int lines = 0;
     for (int i = 0; i < cases->n; i++) {
+        if (cases->at[i].memory) {
+            measure_memory_of_all(workers, n, &cases->at[i]);
+            report(&cases->at[i], workers, n, 1, spread + lines);
+            continue;
+        }
         prepare(workers, n, &cases->at[i]);
         const int rounds = measure(workers, n, how);
         if (how->best)

@@ -15,7 +15,7 @@
 #
 # Peers: PyTorch twice, as `pytorch` with an allocator that keeps its memory and as `pytorch_default` without, and
 # oneDNN in plain and in its own blocked layout; `pytorch_scripted`, where torch.jit.script helps, and `large_sgemm`,
-# the time that as many multiplications take in a product of 1024³ in PyTorch.  One that is missing is told and left
+# the time that as many multiplications take in OpenBLAS's product of 1024³.  One that is missing is told and left
 # out.  docs/performance.md says more.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -59,7 +59,7 @@ if python=$(find_python_with torch); then
     python="exec $python $(printf %q "$root/bench/peer_pytorch.py")"
     tuned="MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 $python"
     workers+=("pytorch=$tuned" "pytorch_default=$python")
-    train_workers=("pytorch_scripted=$tuned scripted" "large_sgemm=$tuned large_sgemm")
+    train_workers=("pytorch_scripted=$tuned scripted")
 else
     say "PyTorch is missing (python3-torch): going on without" >&2
 fi
@@ -68,6 +68,11 @@ if [ -x "$programs/peer_onednn" ]; then
         "onednn_blocked=exec $(printf %q "$programs/peer_onednn") blocked")
 else
     say "oneDNN 2 is missing (libdnnl-dev): going on without" >&2
+fi
+
+if [ -x "$programs/peer_blas" ]; then
+    train_workers+=("openblas=exec $(printf %q "$programs/peer_blas")"
+        "large_sgemm=exec $(printf %q "$programs/peer_blas") large")
 fi
 
 for suite in "${suites[@]}"; do

@@ -68,5 +68,5 @@ static void check(double *a, double *b)
 
 int main(void)
 {
-    return bench_serve(&(bench_worker){about, prepare, step, check});
+    return bench_serve(&(bench_worker){about, prepare, step, check, NULL});
 }

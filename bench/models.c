@@ -7,7 +7,7 @@
 #include "worker.h"
 
 enum { CLASSES = 10, STEPS = 20, FEATURES = 64, MOST_MODULES = 24 };
-enum { STREAM_X = 1000, STREAM_TARGET = 1001 }; /* parameter k has stream k */
+enum { STREAM_BATCH = 1000 }; /* of the first batch's x, the next one is its target's; parameter k has stream k */
 
 /* ---- nets -------------------------------------------------------------------------------------------------------- */
 
@@ -212,12 +212,27 @@ static ek_tensor *noise(ek_shape shape, uint32_t stream)
     return t;
 }
 
-static ek_tensor *labels(int64_t batch)
+static ek_tensor *labels(int64_t batch, uint32_t stream)
 {
     ek_tensor *t = ek_zeros(EK_I64, EK_SHAPE(batch));
     for (int64_t i = 0; t && i < batch; i++)
-        ek_data_i64(t)[i] = bench_hash((uint32_t)i, STREAM_TARGET) % CLASSES;
+        ek_data_i64(t)[i] = bench_hash((uint32_t)i, stream) % CLASSES;
     return t;
+}
+
+/* Batch k; false when that failed. */
+static bool make_batch(bench_model *model, int k, const family *f, int64_t batch, int64_t width)
+{
+    const bool sequence = f->sample.ndim == 2;
+    const uint32_t stream = (uint32_t)(STREAM_BATCH + 2 * k);
+    ek_shape shape = EK_SHAPE(STEPS, batch, FEATURES);
+    if (!sequence) {
+        shape = (ek_shape){.ndim = f->sample.ndim + 1, .dim = {batch}};
+        memcpy(shape.dim + 1, f->sample.dim, (size_t)f->sample.ndim * sizeof *shape.dim);
+    }
+    model->x[k] = noise(shape, stream);
+    model->target[k] = sequence ? noise(EK_SHAPE(STEPS, batch, width), stream + 1) : labels(batch, stream + 1);
+    return model->x[k] && model->target[k];
 }
 
 static ek_optimizer *make_optimizer(ek_module *net, const char *name)
@@ -237,21 +252,18 @@ bool bench_model_make(bench_model *model, const bench_case *c)
     if (!f)
         return false;
     const int64_t batch = bench_size(c, 'b', 32), width = bench_size(c, 'w', f->width);
-    const bool sequence = f->sample.ndim == 2;
-    ek_shape shape = EK_SHAPE(STEPS, batch, FEATURES);
-    if (!sequence) {
-        shape = (ek_shape){.ndim = f->sample.ndim + 1, .dim = {batch}};
-        memcpy(shape.dim + 1, f->sample.dim, (size_t)f->sample.ndim * sizeof *shape.dim);
-    }
     uint32_t stream = 0;
+    const int64_t wanted = strcmp(c->variant, "mem") ? BENCH_MOST_BATCHES / batch : 1;
+    model->batches = wanted > 1 ? (int)wanted : 1;
     model->net = make_net(f, norm, width);
-    if (model->net && ek_module_visit(model->net, fill_parameter, &stream) == EK_OK) {
-        model->x = noise(shape, STREAM_X);
-        model->target = sequence ? noise(EK_SHAPE(STEPS, batch, width), STREAM_TARGET) : labels(batch);
+    bool made = model->net && ek_module_visit(model->net, fill_parameter, &stream) == EK_OK;
+    for (int k = 0; k < model->batches && made; k++)
+        made = make_batch(model, k, f, batch, width);
+    if (made) {
         model->optimizer = make_optimizer(model->net, optimizer);
         model->tape = ek_tape_new();
     }
-    if (model->x && model->target && model->optimizer && model->tape)
+    if (model->optimizer && model->tape)
         return true;
     bench_model_free(model);
     return false;
@@ -259,10 +271,11 @@ bool bench_model_make(bench_model *model, const bench_case *c)
 
 ek_status bench_model_step(bench_model *model, double *loss)
 {
-    ek_tensor *y = ek_forward(model->net, model->tape, model->x);
-    ek_tensor *l = ek_tensor_dtype(model->target) == EK_I64
-                       ? ek_cross_entropy(model->tape, y, model->target, NULL)
-                       : ek_mse_loss(model->tape, y, model->target, EK_REDUCE_MEAN);
+    ek_tensor *target = model->target[model->next];
+    ek_tensor *y = ek_forward(model->net, model->tape, model->x[model->next]);
+    ek_tensor *l = ek_tensor_dtype(target) == EK_I64 ? ek_cross_entropy(model->tape, y, target, NULL)
+                                                     : ek_mse_loss(model->tape, y, target, EK_REDUCE_MEAN);
+    model->next = (model->next + 1) % model->batches;
     ek_status status = ek_backward(model->tape, l);
     if (status == EK_OK && loss)
         *loss = ek_item(l);
@@ -278,7 +291,9 @@ void bench_model_free(bench_model *model)
     ek_tape_free(model->tape);
     ek_optimizer_free(model->optimizer);
     ek_module_free(model->net);
-    ek_tensor_free(model->x);
-    ek_tensor_free(model->target);
+    for (int k = 0; k < model->batches; k++) {
+        ek_tensor_free(model->x[k]);
+        ek_tensor_free(model->target[k]);
+    }
     *model = (bench_model){0};
 }

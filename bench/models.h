@@ -12,7 +12,9 @@
  *
  * NORM is bn (the default), gn (8 groups) or none, OPTIMIZER adam or sgd.  In the size bB is the batch, wW the width
  * of the model: units of mlp, lstm and lnlstm, channels of the first layer of the others.  Weights, data and targets
- * are functions of these words (bench_noise); every step is taken on the same batch.
+ * are functions of these words (bench_noise).  Steps go round several batches, 256 samples in all: on a single small one
+ * the loss, and with it the gradients, would soon be 0 and the optimizer's moments denormal, which costs more than the
+ * step.  VARIANT mem, where memory is measured, has one batch.
  */
 #ifndef BENCH_MODELS_H
 #define BENCH_MODELS_H
@@ -21,11 +23,14 @@
 
 #include "cases.h"
 
+enum { BENCH_MOST_BATCHES = 256 };
+
 typedef struct bench_model {
     ek_module *net;
     ek_optimizer *optimizer;
     ek_tape *tape;
-    ek_tensor *x, *target; /* target: labels, or float */
+    int batches, next;
+    ek_tensor *x[BENCH_MOST_BATCHES], *target[BENCH_MOST_BATCHES]; /* target: labels, or float */
 } bench_model;
 
 /* False: there is no such kind, or making it failed, which ek_last_status() tells; nothing is to be freed then. */

@@ -225,7 +225,7 @@ int main(int argc, char **argv)
     state.blocked = argc > 1 && !strcmp(argv[1], "blocked");
     need(dnnl_engine_create(&state.engine, dnnl_cpu, 0), "engine");
     need(dnnl_stream_create(&state.stream, state.engine, dnnl_stream_default_flags), "stream");
-    const int status = bench_serve(&(bench_worker){about, prepare, step, check});
+    const int status = bench_serve(&(bench_worker){about, prepare, step, check, NULL});
     discard();
     dnnl_stream_destroy(state.stream);
     dnnl_engine_destroy(state.engine);

@@ -1,8 +1,7 @@
 """PyTorch's side of a comparison: answers the driver as worker.h says.
 
-peer_pytorch.py               everything
-peer_pytorch.py scripted      what torch.jit.script can make faster: the layer-normalized LSTM
-peer_pytorch.py large_sgemm   for a product of matrices the time that as many multiplications take in a large one
+peer_pytorch.py            everything
+peer_pytorch.py scripted   what torch.jit.script can make faster: the layer-normalized LSTM
 """
 import gc
 import sys
@@ -140,41 +139,32 @@ class Conv:
 
 
 class Product:
-    """x·w; with `large`, one of 1024³ whose time counts for the share that m·n·k have in it."""
+    """x·w."""
 
-    LARGE = 1024
-
-    def __init__(self, m, n, k, large):
+    def __init__(self, m, n, k):
         self.x = fill((m, k), 2654435761, 0.5)
         self.w = fill((k, n), 2246822519, 1.0)
-        self.value = mean_absolute(torch.mm(self.x, self.w))
-        if large:
-            self.share = m * n * k / self.LARGE**3
-            self.x = torch.randn(self.LARGE, self.LARGE)
-            self.w = torch.randn(self.LARGE, self.LARGE)
 
     def step(self):
         torch.mm(self.x, self.w)
 
     def check(self):
-        return self.value, 0
+        return mean_absolute(torch.mm(self.x, self.w)), 0
 
 
 def mean_absolute(tensor):
     return tensor.detach().abs().mean(dtype=torch.float64).item()
 
 
-def prepare(words, mode):
+def prepare(words, scripted):
     """A case that can step and check, or None."""
     kind, size, variant, threads = words[:4]
     options = read_options(words[4:])
     torch.set_num_threads(int(threads))
-    if mode == "scripted":
-        return make_model(kind, size, variant, scripted=True)
+    if scripted:
+        return make_model(kind, size, variant, scripted)
     if kind == "gemm":
-        return Product(*(int(dim) for dim in size.split("x")), mode == "large_sgemm")
-    if mode:
-        return None
+        return Product(*(int(dim) for dim in size.split("x")))
     if kind == "conv":
         return Conv(size, variant)
     model = make_model(kind, size, variant)
@@ -209,20 +199,18 @@ def run(step, warm_up, seconds):
 
 def main():
     gc.disable()
-    mode = sys.argv[1] if len(sys.argv) > 1 else ""
+    scripted = sys.argv[1:] == ["scripted"]
     case = None
     for line in iter(sys.stdin.readline, ""):
         words = line.split()
         if words[0] == "about":
-            print("PyTorch", torch.__version__, mode)
+            print("PyTorch", torch.__version__, "scripted" if scripted else "")
         elif words[0] == "case":
             case = None
-            case = prepare(words[1:], mode)
+            case = prepare(words[1:], scripted)
             print("ready %.9g %.9g" % case.check() if case else "none")
         else:
-            share = getattr(case, "share", 1)
-            median, repetitions, fastest = run(case.step, float(words[1]), float(words[2]))
-            print("%.6g %d %.6g" % (share * median, repetitions, share * fastest))
+            print("%.6g %d %.6g" % run(case.step, float(words[1]), float(words[2])))
         sys.stdout.flush()
 
 

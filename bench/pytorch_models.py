@@ -1,10 +1,12 @@
 """The models of models.h in PyTorch: same weights, same data, same steps."""
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASSES, STEPS, FEATURES = 10, 20, 64
-STREAM_X, STREAM_TARGET = 1000, 1001
+STREAM_BATCH, MOST_BATCHES = 1000, 256
 CHECKED_STEPS = 5
 
 
@@ -149,17 +151,20 @@ class Model:
             self.optimizer = torch.optim.Adam(self.parameters, 1e-3)
         self.states_memory = variant == "mem"
         self.forward = torch.jit.script(self.net) if scripted else self.net
-        if sample:
-            self.x = noise(batch, *sample, stream=STREAM_X)
-            self.target = bench_hash(batch, STREAM_TARGET) % CLASSES
-            self.loss = F.cross_entropy
-        else:
-            self.x = noise(STEPS, batch, FEATURES, stream=STREAM_X)
-            self.target = noise(STEPS, batch, width, stream=STREAM_TARGET)
-            self.loss = F.mse_loss
+        self.loss = F.cross_entropy if sample else F.mse_loss
+        self.batches = []
+        for k in range(1 if self.states_memory else max(1, MOST_BATCHES // batch)):
+            stream = STREAM_BATCH + 2 * k
+            if sample:
+                self.batches.append((noise(batch, *sample, stream=stream), bench_hash(batch, stream + 1) % CLASSES))
+            else:
+                self.batches.append((noise(STEPS, batch, FEATURES, stream=stream),
+                                     noise(STEPS, batch, width, stream=stream + 1)))
+        self.next = itertools.cycle(self.batches)
 
     def step(self):
-        loss = self.loss(self.forward(self.x), self.target)
+        x, target = next(self.next)
+        loss = self.loss(self.forward(x), target)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -98,7 +98,8 @@ int bench_serve(const bench_worker *worker)
             int repetitions;
             double fastest;
             const double median = run(worker, warm_up, seconds, &repetitions, &fastest);
-            printf("%.6g %d %.6g\n", median, repetitions, fastest);
+            const double share = worker->share ? *worker->share : 1;
+            printf("%.6g %d %.6g\n", share * median, repetitions, share * fastest);
         } else {
             bench_die("worker", "a command that it does not know");
         }

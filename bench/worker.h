@@ -22,6 +22,7 @@ typedef struct bench_worker {
     void (*step)(void); /* what is timed */
     /* One step, and numbers that are nearly the same for everyone who does the same work. */
     void (*check)(double *a, double *b);
+    const double *share; /* of the time of a step, what counts; NULL: all */
 } bench_worker;
 
 /* Answers the driver until it hangs up. */

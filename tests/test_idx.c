@@ -300,6 +300,23 @@ START_TEST(dataset_from_tensors)
     ck_assert_int_eq(ek_dataset_normalize(NULL, 0, 1), EK_ERR_ARGUMENT);
     ck_assert_double_eq(ek_tensor_at(ek_dataset_x(data), 7), 3);
 
+    /* what nobody else owns is changed where it is, borrowed memory is not */
+    const ek_tensor *own = ek_dataset_x(data);
+    ck_ok(ek_dataset_normalize(data, 1, 0.5));
+    ck_assert_ptr_eq(ek_dataset_x(data), own);
+    ck_assert_double_eq(ek_tensor_at(own, 7), 4);
+    ck_ok(ek_dataset_normalize(data, -2, 2));
+    float borrowed[] = {1, 2};
+    ek_tensor *held = ek_borrow(EK_F32, EK_SHAPE(2, 1), borrowed, NULL, NULL), *two = ek_zeros(EK_I64, EK_SHAPE(2));
+    ek_dataset *on_loan = ek_dataset_from_tensors(held, two, 0);
+    ck_made(on_loan);
+    ek_tensor_free(held);
+    ek_tensor_free(two);
+    ck_ok(ek_dataset_normalize(on_loan, 1, 1));
+    ck_assert_double_eq(ek_tensor_at(ek_dataset_x(on_loan), 1), 1);
+    ck_assert_float_eq(borrowed[1], 2);
+    ek_dataset_free(on_loan);
+
     ek_dataset *slice = ek_dataset_slice(data, 1, 3), *subset = ek_dataset_subset(data, (int64_t[]){2, 0, 2}, 3);
     ck_made(slice);
     ck_made(subset);

@@ -48,8 +48,9 @@ EK_API ek_dataset *ek_dataset_subset(const ek_dataset *data, const int64_t *indi
 /* Mean and (population) standard deviation over all elements of x, which has to be float (EK_ERR_DTYPE) and
  * to have some (EK_ERR_SHAPE). */
 EK_API ek_status ek_dataset_moments(const ek_dataset *data, double *mean, double *std);
-/* x ← (x − mean)/std.  Test data take the training data's numbers.  x gets memory of its own first: tensors that others
- * own too keep their values.  std > 0; x has to be float.  Make loaders afterwards. */
+/* x ← (x − mean)/std.  Test data take the training data's numbers.  In place where the data set is the only owner of x;
+ * else x gets memory of its own first, so that tensors that others own too keep their values.  std > 0; x has to be
+ * float.  Make loaders afterwards. */
 EK_API ek_status ek_dataset_normalize(ek_dataset *data, double mean, double std);
 
 EK_API int64_t ek_dataset_size(const ek_dataset *data);

@@ -204,17 +204,19 @@ ek_status ek_dataset_normalize(ek_dataset *data, double mean, double std)
         return status;
     if (!isfinite(mean) || !isfinite(std) || std <= 0)
         return ek_fail(EK_ERR_ARGUMENT, "%s: expected a finite mean and a std above 0, got %g and %g", who, mean, std);
-    ek_tensor *x = ek_tensor_new(data->x->dtype, data->x->shape);
+    const bool alone = atomic_load(&data->x->owners) == 1 && data->x->storage->owned; /* not borrowed memory either */
+    ek_tensor *x = alone ? data->x : ek_tensor_new(data->x->dtype, data->x->shape);
     if (!x)
         return EK_ERR_MEMORY;
     for (int64_t i = 0; i < x->numel; i++) {
-        double value = (value_at(data->x, i) - mean) / std;
+        const double value = (value_at(data->x, i) - mean) / std;
         if (x->dtype == EK_F32)
             ((float *)x->data)[i] = (float)value;
         else
             ((double *)x->data)[i] = value;
     }
-    ek_tensor_free(data->x);
+    if (!alone)
+        ek_tensor_free(data->x);
     data->x = x;
     return EK_OK;
 }

@@ -5,7 +5,7 @@
  * images is measured.  Beside it stands the reason: how far the mean and variance of a batch stray from those of the
  * whole training set.
  */
-#include "common.h"
+#include "images.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -13,7 +13,6 @@
 #include <string.h>
 
 enum { N_NORMS = 6, N_BATCHES = 5, MOST_SEEDS = 20, N_PROBES = 3 };
-enum { EVALUATION_BATCH = 256 };
 
 static const int64_t batches[N_BATCHES] = {32, 16, 8, 4, 2};
 static const char *const norms[N_NORMS] = {"none", "BN", "LN", "IN", "GN", "SN"};
@@ -39,7 +38,7 @@ typedef struct probe {
 } probe;
 
 typedef struct experiment {
-    ek_dataset *train, *test;
+    image_sets data;
     int64_t epochs, seeds, seed;
     bool report; /* of the nets of the first seed: how their norms fare on the held-out images */
     ek_norm_report *reports[N_NORMS][N_BATCHES];
@@ -49,30 +48,13 @@ typedef struct experiment {
     int64_t done;
 } experiment;
 
-/* A norm for `channels` planes of size×size, or after a fully connected layer (size 0); NULL with no error for none. */
-static ek_module *make_norm(const char *norm, int64_t channels, int64_t size)
-{
-    bool flat = size == 0;
-    if (!strcmp(norm, "BN"))
-        return flat ? ek_batch_norm1d(channels, NULL) : ek_batch_norm2d(channels, NULL);
-    if (!strcmp(norm, "LN"))
-        return ek_layer_norm(flat ? EK_SHAPE(channels) : EK_SHAPE(channels, size, size), NULL);
-    if (!strcmp(norm, "GN"))
-        return ek_group_norm(4, channels, NULL);
-    if (!strcmp(norm, "SN"))
-        return flat ? ek_switchable_norm1d(channels, NULL) : ek_switchable_norm2d(channels, NULL);
-    ek_instance_norm_opts opts = ek_instance_norm_opts_default();
-    opts.affine = true;
-    return ek_instance_norm2d(channels, &opts);
-}
-
 /* Every net has the same modules at the same places, so that names and seeds mean the same; "none" has an empty
  * sequential where the others have their norm. */
 static ek_module *norm_or_nothing(const char *norm, int64_t channels, int64_t size)
 {
     if (!strcmp(norm, "none") || (!strcmp(norm, "IN") && size == 0))
         return ek_sequential_from(0, NULL);
-    return make_norm(norm, channels, size);
+    return make_norm(norm, channels, size, 4);
 }
 
 static ek_module *make_net(const char *norm)
@@ -118,29 +100,12 @@ static ek_status train(ek_module *net, ek_dataset *data, int64_t batch_size, int
 }
 
 /* Error in % over a whole data set, in evaluation mode; −1 on failure. */
-static double evaluate(ek_module *net, ek_dataset *data)
+static double error_of(ek_module *net, ek_dataset *data)
 {
-    ek_loader_opts in_order = ek_loader_opts_default();
-    in_order.shuffle = false;
-    const int64_t size = ek_dataset_size(data);
-    ek_loader *loader = ek_loader_new(data, size < EVALUATION_BATCH ? size : EVALUATION_BATCH, &in_order);
-    ek_tape *tape = loader ? ek_tape_new() : NULL;
-    ek_status status = tape ? ek_tape_set_recording(tape, false) : ek_last_status();
-    ek_batch batch;
-    int64_t correct = 0;
-    ek_module_eval(net);
-    while (status == EK_OK && (status = ek_loader_next(loader, &batch)) == EK_OK) {
-        ek_tensor *logits = ek_forward(net, tape, batch.x);
-        int64_t hits = logits ? ek_count_correct(logits, batch.y) : -1;
-        if (hits < 0)
-            status = ek_last_status();
-        correct += hits;
-        ek_tape_reset(tape);
-    }
-    ek_module_train(net);
-    ek_tape_free(tape);
-    ek_loader_free(loader);
-    return status == EK_DONE ? 100.0 * (1 - (double)correct / (double)size) : -1;
+    evaluation figures;
+    if (evaluate(net, data, &figures) != EK_OK)
+        return -1;
+    return 100.0 * (1 - (double)figures.right / (double)ek_dataset_size(data));
 }
 
 /* An observer: adds up each channel of each image at the probed layers. */
@@ -173,16 +138,16 @@ static void run(void *context, int job)
     ek_module *net = make_net(norms[norm]);
     r->failed = true;
     if (net && ek_module_init(net, run_seed) == EK_OK &&
-        train(net, e->train, batches[batch], e->epochs, run_seed) == EK_OK) {
+        train(net, e->data.train, batches[batch], e->epochs, run_seed) == EK_OK) {
         if (norm == 1 && batch == 0 && seed == 0) /* the net whose activations are looked at: BN at 32 */
             ek_module_observe(net, record_probe, e);
-        r->train_error = evaluate(net, e->train);
+        r->train_error = error_of(net, e->data.train);
         ek_module_observe(net, NULL, NULL);
-        r->test_error = evaluate(net, e->test);
+        r->test_error = error_of(net, e->data.test);
         r->failed = r->train_error < 0 || r->test_error < 0;
         if (e->report && norm > 0 && seed == 0 && !r->failed) {
             ek_module_eval(net);
-            e->reports[norm][batch] = ek_norm_report_new(net, ek_dataset_x(e->test), NULL);
+            e->reports[norm][batch] = ek_norm_report_new(net, ek_dataset_x(e->data.test), NULL);
             r->failed = !e->reports[norm][batch];
         }
     }
@@ -262,7 +227,7 @@ static void print_strays(const experiment *e)
         "size 32, at the input of each norm): root mean square of (batch mean − mean)/σ, and of batch variance/σ² − "
         "1\n\n"
         "  batch size",
-        (long long)ek_dataset_size(e->train));
+        (long long)ek_dataset_size(e->data.train));
     for (int p = 0; p < N_PROBES; p++)
         printf("  %15s", probe_labels[p]);
     printf("\n");
@@ -270,8 +235,8 @@ static void print_strays(const experiment *e)
         printf("  %10lld", (long long)batches[b]);
         for (int p = 0; p < N_PROBES; p++) {
             double mean, variance;
-            stray(&e->probes[p], ek_dataset_size(e->train), probe_channels[p], probe_positions[p], batches[b], &mean,
-                  &variance);
+            stray(&e->probes[p], ek_dataset_size(e->data.train), probe_channels[p], probe_positions[p], batches[b],
+                  &mean, &variance);
             printf("    %5.2f  %5.2f", mean, variance);
         }
         printf("\n");
@@ -370,7 +335,7 @@ static void print_reports(const experiment *e)
 static bool make_probes(experiment *e)
 {
     for (int p = 0; p < N_PROBES; p++) {
-        size_t n = (size_t)(ek_dataset_size(e->train) * probe_channels[p]);
+        size_t n = (size_t)(ek_dataset_size(e->data.train) * probe_channels[p]);
         e->probes[p].sum = calloc(n, sizeof(double));
         e->probes[p].squares = calloc(n, sizeof(double));
         if (!e->probes[p].sum || !e->probes[p].squares)
@@ -387,27 +352,8 @@ static void free_experiment(experiment *e)
     }
     for (int i = 0; i < N_NORMS * N_BATCHES; i++)
         ek_norm_report_free(e->reports[i / N_BATCHES][i % N_BATCHES]);
-    ek_dataset_free(e->train);
-    ek_dataset_free(e->test);
+    free_images(&e->data);
     free(e);
-}
-
-/* Loads both sets and scales them by the training set's mean and standard deviation. */
-static ek_status load(experiment *e, const char *folder, int64_t images, int64_t test_images)
-{
-    double mean, std;
-    char text[200];
-    e->train = load_images(folder, EK_TRAIN, images, 0);
-    e->test = e->train ? load_images(folder, EK_TEST, test_images, 0) : NULL;
-    if (!e->test)
-        return ek_last_status();
-    ek_shape shape = ek_tensor_shape(ek_dataset_x(e->train));
-    if (shape.ndim != 4 || shape.dim[1] != 1 || shape.dim[2] != 28 || shape.dim[3] != 28)
-        return ek_fail(EK_ERR_SHAPE, "expected images of 28×28, got %s", ek_shape_text(shape, text, sizeof text));
-    ek_status status = ek_dataset_moments(e->train, &mean, &std);
-    if (status == EK_OK)
-        status = ek_dataset_normalize(e->train, mean, std);
-    return status == EK_OK ? ek_dataset_normalize(e->test, mean, std) : status;
 }
 
 /* Says on stderr why a run failed, if one did. */
@@ -426,14 +372,14 @@ static bool all_succeeded(const experiment *e)
 int main(int argc, char **argv)
 {
     const char *folder = NULL, *out = "out";
-    int64_t images = 4096, test_images = 2000, epochs = 2, seeds = 3, seed = 1;
+    int64_t n_train = 4096, n_test = 2000, epochs = 2, seeds = 3, seed = 1;
     bool quick = false, report = false;
     const option options[] = {
         {"data", "DIR", OPTION_TEXT, &folder, 0, "MNIST's IDX files, plain or .gz; without it the embedded glyphs"},
         {"seeds", "N", OPTION_INT, &seeds, 1, "runs per norm and batch size, 20 at most"},
         {"seed", "N", OPTION_INT, &seed, 0, "the first of them"},
-        {"images", "N", OPTION_INT, &images, 64, "training images"},
-        {"test-images", "N", OPTION_INT, &test_images, 1, "held-out images"},
+        {"images", "N", OPTION_INT, &n_train, 64, "training images"},
+        {"test-images", "N", OPTION_INT, &n_test, 1, "held-out images"},
         {"epochs", "N", OPTION_INT, &epochs, 1, "passes over the training images"},
         {"quick", NULL, OPTION_FLAG, &quick, 0, "512 images, one epoch, one seed: to see that it runs"},
         {"report", NULL, OPTION_FLAG, &report, 0, "also a norm report of each net at batch sizes 32 and 2"},
@@ -444,8 +390,8 @@ int main(int argc, char **argv)
                        options, (int)(sizeof options / sizeof options[0]), &status))
         return status;
     if (quick) {
-        images = 512;
-        test_images = 500;
+        n_train = 512;
+        n_test = 500;
         epochs = seeds = 1;
     }
     if (seeds > MOST_SEEDS) {
@@ -463,14 +409,14 @@ int main(int argc, char **argv)
     e->seed = seed;
     e->report = report;
     pthread_mutex_init(&e->lock, NULL);
-    if (load(e, folder, images, test_images) != EK_OK || !make_probes(e)) {
+    if (load_images(folder, n_train, n_test, &e->data) != EK_OK || !make_probes(e)) {
         status = report_failure("small_batch");
         free_experiment(e);
         return status;
     }
     printf("%s\n%lld training and %lld held-out images (%s), epochs: %lld, SGD, momentum 0.9, "
-           "learning rate 0.05·batch/32\n", ek_build_info(), (long long)ek_dataset_size(e->train),
-           (long long)ek_dataset_size(e->test), folder ? folder : "embedded glyphs", (long long)epochs);
+           "learning rate 0.05·batch/32\n", ek_build_info(), (long long)ek_dataset_size(e->data.train),
+           (long long)ek_dataset_size(e->data.test), folder ? folder : "embedded glyphs", (long long)epochs);
     fflush(stdout);
     run_jobs((int)seeds * N_NORMS * N_BATCHES, run, e);
     status = all_succeeded(e) ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -3,55 +3,108 @@
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOST_THREADS = 64 };
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
+static void print_option(int width, const option *o)
+{
+    char flag[80];
+    snprintf(flag, sizeof flag, "--%s %s", o->name, o->argument ? o->argument : "");
+    printf("  %-*s %s", width, flag, o->help);
+    if (o->kind == OPTION_INT)
+        printf(" (%lld)", (long long)*(int64_t *)o->value);
+    if (o->kind == OPTION_CHOICE)
+        printf(" (%s)", *(const char **)o->value);
+    printf("\n");
+}
+
 static void print_help(const char *program, const char *about, const option *options, int n)
 {
-    printf("usage: %s [OPTION…]\n\n%s\n\n", program, about);
+    const option help = {"help", NULL, OPTION_FLAG, NULL, 0, "this text"};
+    int width = 18;
     for (int i = 0; i < n; i++) {
-        char flag[64];
-        snprintf(flag, sizeof flag, "--%s %s", options[i].name, options[i].argument ? options[i].argument : "");
-        printf("  %-18s %s", flag, options[i].help);
-        if (options[i].kind == OPTION_INT)
-            printf(" (%lld)", (long long)*(int64_t *)options[i].value);
-        printf("\n");
+        const int length = (int)(strlen(options[i].name) + (options[i].argument ? strlen(options[i].argument) : 0)) + 3;
+        width = length > width ? length : width;
     }
-    printf("  %-18s %s\n", "--help", "this text");
+    printf("usage: %s [OPTION…]\n\n%s\n\n", program, about);
+    for (int i = 0; i < n; i++)
+        print_option(width, &options[i]);
+    print_option(width, &help);
+}
+
+/* `text` is one of the words of "a|b|c". */
+static bool is_choice(const char *words, const char *text)
+{
+    const size_t length = strlen(text);
+    for (const char *word = words; word; word = strchr(word, '|') ? strchr(word, '|') + 1 : NULL)
+        if (length == strcspn(word, "|") && !strncmp(word, text, length))
+            return true;
+    return false;
+}
+
+static bool set_number(const option *o, const char *text)
+{
+    char *end;
+    const double number = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(number) || !(number > (double)o->least))
+        return false;
+    *(double *)o->value = number;
+    return true;
+}
+
+static bool set_int(const option *o, const char *text)
+{
+    char *end;
+    errno = 0;
+    const long long number = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno || number < o->least)
+        return false;
+    *(int64_t *)o->value = number;
+    return true;
 }
 
 static bool set_option(const char *program, const option *o, const char *text)
 {
-    if (o->kind == OPTION_TEXT) {
+    option_list *list = o->value;
+    switch (o->kind) {
+    case OPTION_INT:
+        if (set_int(o, text))
+            return true;
+        fprintf(stderr, "%s: --%s: expected a whole number of at least %lld, got \"%s\"\n", program, o->name,
+                (long long)o->least, text);
+        return false;
+    case OPTION_NUMBER:
+        if (set_number(o, text))
+            return true;
+        fprintf(stderr, "%s: --%s: expected a number above %lld, got \"%s\"\n", program, o->name, (long long)o->least,
+                text);
+        return false;
+    case OPTION_CHOICE:
+        if (!is_choice(o->argument, text)) {
+            fprintf(stderr, "%s: --%s: expected one of %s, got \"%s\"\n", program, o->name, o->argument, text);
+            return false;
+        }
         *(const char **)o->value = text;
         return true;
-    }
-    if (o->kind == OPTION_LIST) {
-        option_list *list = o->value;
+    case OPTION_LIST:
         if (list->n == MOST_LISTED) {
             fprintf(stderr, "%s: --%s: expected at most %d of them\n", program, o->name, MOST_LISTED);
             return false;
         }
         list->text[list->n++] = text;
         return true;
+    default: *(const char **)o->value = text; return true;
     }
-    char *end;
-    errno = 0;
-    long long number = strtoll(text, &end, 10);
-    if (*text == '\0' || *end != '\0' || errno || number < o->least) {
-        fprintf(stderr, "%s: --%s: expected a whole number of at least %lld, got \"%s\"\n", program, o->name,
-                (long long)o->least, text);
-        return false;
-    }
-    *(int64_t *)o->value = number;
-    return true;
 }
 
 bool parse_options(int argc, char **argv, const char *about, const option *options, int n, int *status)
@@ -98,36 +151,51 @@ int report_failure(const char *program)
     return EXIT_FAILURE;
 }
 
-/* ---- data -------------------------------------------------------------------------------------------------------- */
-
-ek_dataset *load_images(const char *folder, ek_split split, int64_t n, uint64_t seed)
-{
-    if (!folder)
-        return ek_dataset_glyphs(n, seed, split);
-    ek_dataset *all = ek_dataset_from_mnist(folder, split);
-    if (!all)
-        return NULL;
-    int64_t size = ek_dataset_size(all);
-    int64_t *order = malloc((size_t)size * sizeof *order);
-    ek_dataset *some = NULL;
-    if (order) {
-        ek_rng rng = ek_rng_named(seed, split == EK_TRAIN ? "training images" : "test images");
-        ek_rng_permutation(&rng, size, order);
-        some = ek_dataset_subset(all, order, n < size ? n : size);
-    } else {
-        ek_fail(EK_ERR_MEMORY, "out of memory");
-    }
-    free(order);
-    ek_dataset_free(all);
-    return some;
-}
-
 /* ---- output ------------------------------------------------------------------------------------------------------ */
 
 void show_progress(const char *what, int64_t done, int64_t total)
 {
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r%s: %lld of %lld%s", what, (long long)done, (long long)total, done == total ? "\n" : "");
+}
+
+double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double peak_memory(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (double)used.ru_maxrss / 1024; /* Linux counts it in KiB */
+}
+
+void update_progress(progress *p, const char *format, ...)
+{
+    const bool terminal = isatty(STDERR_FILENO);
+    const double now = seconds_now();
+    if (p->last == 0 && !terminal)
+        p->last = now;
+    if (now - p->last < (terminal ? 0.1 : 10))
+        return;
+    p->last = now;
+    p->open = terminal;
+    va_list arguments;
+    va_start(arguments, format);
+    fputs(terminal ? "\r" : "", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs(terminal ? "\033[K" : "\n", stderr); /* the rest of a longer line before it goes */
+    va_end(arguments);
+}
+
+void clear_progress(progress *p)
+{
+    if (p->open)
+        fputs("\r\033[K", stderr);
+    p->open = false;
 }
 
 bool make_folder(const char *folder)

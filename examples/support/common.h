@@ -1,11 +1,18 @@
-/* What the examples share: options, data, output files, plots, progress, and jobs on several threads. */
+/* What the examples share: options, output files, plots, progress, and jobs on several threads. */
 #ifndef EXAMPLES_COMMON_H
 #define EXAMPLES_COMMON_H
 
 #include <evenkeel/evenkeel.h>
 #include <stdio.h>
 
-typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_TEXT, OPTION_LIST } option_kind;
+typedef enum option_kind {
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_NUMBER,
+    OPTION_TEXT,
+    OPTION_CHOICE, /* one of the words of `argument`, which has a | between them */
+    OPTION_LIST
+} option_kind;
 
 /* What an option that may be given several times has collected. */
 enum { MOST_LISTED = 16 };
@@ -14,7 +21,8 @@ typedef struct option_list {
     int n;
 } option_list;
 
-/* --name ARGUMENT; value points to a bool, an int64_t of at least `least`, a const char * or an option_list. */
+/* --name ARGUMENT; value points to a bool, an int64_t of at least `least`, a double above `least`, a const char * (of
+ * OPTION_TEXT and OPTION_CHOICE) or an option_list. */
 typedef struct option {
     const char *name, *argument;
     option_kind kind;
@@ -33,12 +41,24 @@ void use_threads(int64_t n);
 /* Prints "program: ek_last_error()" on stderr and returns EXIT_FAILURE. */
 int report_failure(const char *program);
 
-/* n images of a split, drawn at random from MNIST's files in `folder`, or of the embedded glyphs for NULL; all there
- * are when there are fewer. */
-ek_dataset *load_images(const char *folder, ek_split split, int64_t n, uint64_t seed);
-
 /* A line that overwrites itself, on stderr, when that is a terminal; nothing otherwise.  done = total ends it. */
 void show_progress(const char *what, int64_t done, int64_t total);
+
+/* A line of progress of any text.  {0} at the start. */
+typedef struct progress {
+    double last; /* when it was shown */
+    bool open;   /* it stands on the terminal */
+} progress;
+/* Shows the line on stderr: on a terminal in place of the one before, ten times a second at most; elsewhere as a line
+ * of its own, every ten seconds at most. */
+void update_progress(progress *p, const char *format, ...) EK_PRINTF(2, 3);
+/* Takes the line from the terminal, before something else is printed there. */
+void clear_progress(progress *p);
+
+/* Seconds since some moment in the past. */
+double seconds_now(void);
+/* The most memory this process has had resident, in MiB. */
+double peak_memory(void);
 
 /* Makes a folder for output if need be.  False, after a message, when nothing can be written there: to be called before
  * the work begins. */

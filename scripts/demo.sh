@@ -5,13 +5,14 @@
 # gnuplot is there, a plot in out/:
 #
 #   small_batch        (unless another is named) a small convolutional network with each norm at shrinking batch sizes
+#   train_mnist        trains an MLP or a CNN with any norm, with progress, learning curves, accuracy, time and memory
 #   padded_sequences   what padding does to the statistics of each norm, and to a recurrent classifier
 #   rnn_layernorm      LSTM and GRU, plain, layer-normalized and batch-normalized
 #
 # and any other in examples/.
 #
-#   --data DIR   train on the data in DIR instead of an embedded data set: IDX or IDX.gz files (MNIST) for small_batch,
-#                texts, one file CLASS.txt per class, for those on sequences
+#   --data DIR   train on the data in DIR instead of an embedded data set: IDX or IDX.gz files (MNIST) for small_batch
+#                and train_mnist, texts, one file CLASS.txt per class, for those on sequences
 #   --out DIR    the folder for the CSV and the plot
 #   --help       this text
 #

@@ -1,223 +1,300 @@
 /* Cross-correlation, y[n, o, i] = b[o] + Σ_{c, k} w[o, c, k]·x[n, c, i·stride − padding + k·dilation], in two
  * dimensions, and in one as the case of height 1.  Expands to conv_forward_f32, conv_backward_f32 and their _f64 twins.
  *
- * Per sample and group it is a matrix product: with R = C/groups·KH·KW rows, P pixels of output and the columns
- * X [R, P] that hold what each output reads,   Y = W·X,   dX = Wᵀ·dY,   dW = Σ_samples dY·Xᵀ.
- * X is made (im2col) in strips of pixels small enough for the cache, and never kept.  A 1×1 kernel of stride 1 has
- * X = x.  With one input channel per group the sums are taken directly. */
+ * With a sample packed as conv.h says, tap r = (c, k) of the outputs q of a channel is one run of memory, x[offset(r) +
+ * q], and y[o, q] = Σ_r w[o, r]·x[offset(r) + q] is a product of register tiles (tile.h).  The gradient of x is the same
+ * product over dy for each phase of the strides, with the weights that reach it.  The gradient of the weights is
+ * dw[o, r] = Σ_q dy[o, q]·x[offset(r) + q], summed over a chunk of strips, and then over the chunks in their order.
+ * With one input channel per group the sums are taken plane by plane (conv_depthwise.c). */
 #ifdef REAL
 
+/* One set of outputs that share their taps: all of y; one phase of dx. */
 typedef struct {
-    const conv_plan *plan;
-    const REAL *x, *w, *b, *dy; /* [N, C, H, W], [O, C/groups, KH, KW], [O] or NULL, [N, O, OH, OW] */
-    REAL *y, *dx, *dw;          /* dw: one copy of [O, R] for each chunk of samples */
-    REAL *columns;              /* one strip for each chunk of the parallel loop */
-    int64_t grain;
-} FN(conv_arguments);
+    conv_target target;
+    int64_t taps;
+    const int64_t *offset, *source; /* [taps] */
+    const REAL *weights;            /* [groups] × tiles of channels, [taps][rows] each */
+} FN(conv_outputs);
 
-/* columns[r, p − p0] = x at tap r of output pixel p, for p0 ≤ p < p1; x: the group's channels. */
-EK_KERNEL static void FN(conv_gather)(const conv_plan *s, const REAL *x, int64_t p0, int64_t p1, REAL *columns)
+typedef struct {
+    const conv_sizes *s;
+    const conv_layout *layout;
+    const FN(ek_tile_kernels) *tile;
+    const REAL *from, *relu, *bias; /* bias and relu (the output of a ReLU that hides `from`) may be NULL */
+    REAL *to;
+    int64_t sets, parts;            /* parts: into which the channels of `to` are cut */
+    FN(conv_outputs) *set;
+    REAL *scratch;                  /* per thread: run, then packed */
+    int64_t scratch_numel;
+} FN(conv_product);
+
+/* Weights of the channels of all groups in tiles: `step` apart per channel of a group, group_step per group. */
+typedef struct {
+    const FN(conv_product) *g;
+    const REAL *w;
+    REAL *packed;
+    int64_t set, channels, tiles, step, group_step;
+} FN(conv_weights);
+
+static void FN(conv_weights_range)(void *context, int64_t begin, int64_t end)
 {
-    const int64_t width = s->w.out, stride = s->w.stride;
-    for (int64_t r = 0; r < s->rows; r++) {
-        const conv_tap tap = conv_find_tap(s, r);
-        int64_t i = p0 / width, j = p0 % width;
-        for (int64_t left = p1 - p0; left > 0; i++, j = 0) { /* one row of output after the other */
-            int64_t n = left < width - j ? left : width - j;
-            int64_t begin = tap.left > j ? tap.left - j : 0, end = tap.right > j ? tap.right - j : 0;
-            begin = begin > n || i < tap.top || i >= tap.bottom ? n : begin; /* zeros up to here: they are padding */
-            end = end > n ? n : end < begin ? begin : end;                   /* and from here on */
-            const REAL *in = x + tap.offset + i * s->h.stride * s->w.in + j * stride;
-            for (int64_t q = 0; q < begin; q++)
-                columns[q] = 0;
-            if (stride == 1)
-                for (int64_t q = begin; q < end; q++)
-                    columns[q] = in[q];
+    const FN(conv_weights) *p = context;
+    const FN(conv_outputs) *set = &p->g->set[p->set];
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t group = i / p->tiles, first = i % p->tiles * p->g->tile->rows, left = p->channels - first;
+        FN(ek_conv_pack_weights)(left < p->g->tile->rows ? left : p->g->tile->rows, set->taps,
+                                 p->w + group * p->group_step + first * p->step, set->source, p->step,
+                                 p->packed + (group * p->channels + first) * set->taps);
+    }
+}
+
+/* Outputs of all channels of the place, in blocks of q and of taps: sums of RUN outputs of a tile of channels stand in
+ * `run` while the weights of a block of taps stay in the first-level cache. */
+static void FN(conv_multiply)(const FN(conv_product) *g, const FN(conv_outputs) *set, const conv_place *at,
+                              const REAL *packed, REAL *run)
+{
+    const FN(ek_tile_kernels) *tile = g->tile;
+    const int64_t length = conv_line(g->layout, at->samples - 1, at->rows - 1) + at->columns;
+    const REAL *weights = set->weights + at->group * set->target.channels * set->taps;
+    conv_place some = *at;
+    for (int64_t first = 0; first < at->channels; first += tile->rows) {
+        const int rows = at->channels - first < tile->rows ? (int)(at->channels - first) : tile->rows;
+        const REAL *w = weights + (at->channel + first) * set->taps;
+        some.channel = at->channel + first;
+        some.channels = rows;
+        for (int64_t q0 = 0; q0 < length; q0 += RUN) {
+            const int64_t n = length - q0 < RUN ? length - q0 : RUN;
+            int64_t p0 = 0;
+            do {
+                const int64_t k = set->taps - p0 < TAPS ? set->taps - p0 : TAPS;
+                for (int64_t q = 0; q < n; q += tile->columns) {
+                    const int64_t left = (n - q + tile->lanes - 1) / tile->lanes * tile->lanes;
+                    tile->multiply(rows, left < tile->columns ? (int)left : tile->columns, k, w + p0 * rows,
+                                   packed + q0 + q, 0, set->offset + p0, run + q, RUN, p0 > 0);
+                }
+                p0 += TAPS;
+            } while (p0 < set->taps);
+            FN(ek_conv_unpack)(g->s, g->layout, &some, &set->target, q0, n, run, RUN, g->bias, g->to);
+        }
+    }
+}
+
+/* Outputs of the strips begin … end−1, numbered (strip, part of the channels). */
+static void FN(conv_product_range)(void *context, int64_t begin, int64_t end)
+{
+    const FN(conv_product) *g = context;
+    const int64_t channels = g->set->target.channels;
+    const int64_t part = conv_part(channels, g->parts, g->tile->rows);
+    REAL *run = g->scratch + ek_worker() * g->scratch_numel, *packed = run + RUN_NUMEL;
+    for (int64_t i = begin; i < end; i++) {
+        conv_place at = ek_conv_find_place(g->s, g->layout, i / g->parts);
+        const REAL *source = packed;
+        if (g->layout->in_place)
+            source = g->from + conv_place_offset(g->s, g->layout, &at);
+        else if (i == begin || i % g->parts == 0)
+            FN(ek_conv_pack)(g->s, g->layout, &at, g->from, g->relu, packed);
+        at.channel = i % g->parts * part;
+        at.channels = channels - at.channel < part ? channels - at.channel : part;
+        for (int64_t k = 0; k < g->sets; k++)
+            FN(conv_multiply)(g, &g->set[k], &at, source, run);
+    }
+}
+
+/* Packs the weights and runs over all strips. */
+static ek_status FN(conv_run)(ek_node *node, FN(conv_product) *g, const REAL *w, int64_t step, int64_t group_step,
+                              int64_t weights)
+{
+    const int64_t channels = g->set->target.channels;
+    REAL *packed = ek_node_scratch(node, (size_t)weights * sizeof(REAL));
+    g->scratch_numel = RUN_NUMEL + (g->layout->in_place ? 0 : g->layout->numel + EK_ALIGNMENT);
+    g->scratch = ek_node_scratch(node, (size_t)(ek_workers() * g->scratch_numel) * sizeof(REAL));
+    if (!packed || !g->scratch)
+        return EK_ERR_MEMORY;
+    double work = 0; /* multiplications of a strip */
+    for (int64_t k = 0; k < g->sets; k++) {
+        FN(conv_weights) p = {.g = g, .w = w, .packed = packed, .set = k, .channels = channels, .step = step,
+                              .tiles = (channels + g->tile->rows - 1) / g->tile->rows, .group_step = group_step};
+        g->set[k].weights = packed;
+        packed += g->s->groups * channels * g->set[k].taps;
+        ek_parallel_for(g->s->groups * p.tiles, EK_GRAIN / (g->set[k].taps * g->tile->rows + 1) + 1,
+                        FN(conv_weights_range), &p);
+        work += (double)g->set[k].taps;
+    }
+    work *= (double)channels * (double)g->layout->samples * (double)g->layout->h.strip * (double)g->layout->w.strip;
+    const int64_t strips = ek_conv_strips(g->s, g->layout);
+    g->parts = conv_parts(strips, work, channels, g->tile->rows);
+    ek_parallel_for(strips * g->parts, conv_grain(work / (double)g->parts), FN(conv_product_range), g);
+    return EK_OK;
+}
+
+/* y = b + Σ_taps w·x */
+static ek_status FN(conv_y)(ek_node *node, const conv_sizes *s)
+{
+    const conv_layout layout = ek_conv_layout_x(s, SHORTEST_RUN, INT64_MAX);
+    int64_t *offset = ek_node_scratch(node, (size_t)s->rows * sizeof *offset);
+    if (!offset)
+        return EK_ERR_MEMORY;
+    ek_conv_x_taps(s, &layout, offset);
+    FN(conv_outputs) set = {.target = {.step_h = 1, .step_w = 1, .count_h = s->h.out, .count_w = s->w.out,
+                                       .channels = s->o, .pixels = s->pixels, .width = s->w.out, .relu = s->relu},
+                            .taps = s->rows, .offset = offset};
+    FN(conv_product) g = {.s = s, .layout = &layout, .tile = FN(ek_tile)(), .from = node->in[0]->data,
+                          .bias = node->in[2] ? node->in[2]->data : NULL, .to = node->out->data, .sets = 1,
+                          .set = &set};
+    return FN(conv_run)(node, &g, node->in[1]->data, s->rows, s->o * s->rows, s->groups * s->o * s->rows);
+}
+
+/* dx = Σ_taps w·dy for each phase of the strides; one that no tap reaches gets zeros. */
+static ek_status FN(conv_dx)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dx)
+{
+    const conv_layout layout = ek_conv_layout_dy(s, relu != NULL, SHORTEST_RUN, INT64_MAX);
+    const int64_t phases_h = s->h.stride < s->h.in ? s->h.stride : s->h.in;
+    const int64_t phases_w = s->w.stride < s->w.in ? s->w.stride : s->w.in, kernel = s->h.kernel * s->w.kernel;
+    FN(conv_product) g = {.s = s, .layout = &layout, .tile = FN(ek_tile)(), .from = dy, .relu = relu, .to = dx,
+                          .sets = phases_h * phases_w};
+    /* Every tap belongs to one phase. */
+    int64_t *offset = ek_node_scratch(node, (size_t)(2 * s->o * kernel) * sizeof *offset), *source;
+    g.set = ek_node_scratch(node, (size_t)g.sets * sizeof *g.set);
+    if (!offset || !g.set)
+        return EK_ERR_MEMORY;
+    source = offset + s->o * kernel;
+    for (int64_t k = 0; k < g.sets; k++) {
+        const int64_t a = k / phases_w, b = k % phases_w;
+        g.set[k] = (FN(conv_outputs)){
+            .target = {.first_h = a, .step_h = s->h.stride, .count_h = (s->h.in - a + s->h.stride - 1) / s->h.stride,
+                       .first_w = b, .step_w = s->w.stride, .count_w = (s->w.in - b + s->w.stride - 1) / s->w.stride,
+                       .channels = s->c, .pixels = s->pixels_in, .width = s->w.in},
+            .taps = ek_conv_dy_taps(s, &layout, a, b, offset, source), .offset = offset, .source = source};
+        offset += g.set[k].taps;
+        source += g.set[k].taps;
+    }
+    return FN(conv_run)(node, &g, node->in[1]->data, kernel, s->o * s->rows, s->groups * s->o * s->rows);
+}
+
+/* What makes dw and db: strips of x and dy in chunks, each with copies of its own. */
+typedef struct {
+    const conv_sizes *s;
+    const conv_layout *layout_x, *layout_dy;
+    const FN(ek_tile_kernels) *tile;
+    const REAL *x, *dy, *relu;
+    const int64_t *offset;      /* [rows] */
+    REAL *dw;                   /* [chunks][groups·o][rows], or NULL */
+    double *db;                 /* [chunks][groups·o], or NULL */
+    int64_t strips, chunk;      /* strips of one group: of the batch, of a chunk */
+    int64_t parts;              /* into which the output channels of a group are cut */
+    REAL *scratch;
+    int64_t scratch_numel;
+} FN(conv_sums);
+
+/* dw[o, r] += Σ_q dy[o, q]·x[offset(r) + q] and db[o] += Σ_q dy[o, q] of one strip. */
+static void FN(conv_add_strip)(const FN(conv_sums) *g, const conv_place *at, bool first, const REAL *x, const REAL *dy,
+                               REAL *dw, double *db)
+{
+    const conv_sizes *s = g->s;
+    const FN(ek_tile_kernels) *tile = g->tile;
+    const int64_t plane = g->layout_dy->plane, run = conv_line(g->layout_dy, at->samples - 1, at->rows - 1) + at->columns;
+    /* Whole vectors: there are zeros behind a packed run, and in place it has no rest. */
+    const int64_t n = (run + tile->lanes - 1) / tile->lanes * tile->lanes;
+    for (int64_t o = 0; db && o < at->channels; o++)
+        db[o] = (first ? 0 : db[o]) + FN(ek_sum_run)(run, dy + o * plane);
+    for (int64_t o = 0; dw && o < at->channels; o += tile->dot_rows) {
+        const int rows = at->channels - o < tile->dot_rows ? (int)(at->channels - o) : tile->dot_rows;
+        for (int64_t r = 0; r < s->rows; r += tile->dot_columns) {
+            const int columns = s->rows - r < tile->dot_columns ? (int)(s->rows - r) : tile->dot_columns;
+            tile->dot(rows, columns, n, dy + o * plane, plane, x, 0, g->offset + r, dw + o * s->rows + r, s->rows,
+                      !first);
+        }
+    }
+}
+
+/* Chunks begin … end−1, numbered (chunk of strips, group, part of the output channels). */
+static void FN(conv_sums_range)(void *context, int64_t begin, int64_t end)
+{
+    const FN(conv_sums) *g = context;
+    const conv_sizes *s = g->s;
+    const int64_t part = conv_part(s->o, g->parts, g->tile->dot_rows);
+    const int64_t per_stack = g->layout_x->h.strips * g->layout_x->w.strips;
+    REAL *packed_x = g->scratch + ek_worker() * g->scratch_numel;
+    REAL *packed_dy = packed_x + (g->layout_x->in_place ? 0 : conv_aligned(g->layout_x->numel));
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t group = i / g->parts % s->groups, chunk = i / g->parts / s->groups;
+        for (int64_t strip = chunk * g->chunk; strip < g->strips && strip < (chunk + 1) * g->chunk; strip++) {
+            const int64_t index = (strip / per_stack * s->groups + group) * per_stack + strip % per_stack;
+            const conv_place at_x = ek_conv_find_place(s, g->layout_x, index);
+            conv_place at = at_x;
+            at.channel = i % g->parts * part;
+            at.channels = s->o - at.channel < part ? s->o - at.channel : part;
+            const REAL *x = packed_x, *dy = packed_dy;
+            if (g->layout_x->in_place)
+                x = g->x + conv_place_offset(s, g->layout_x, &at_x);
+            else if (g->dw)
+                FN(ek_conv_pack)(s, g->layout_x, &at_x, g->x, NULL, packed_x);
+            if (g->layout_dy->in_place)
+                dy = g->dy + conv_place_offset(s, g->layout_dy, &at);
             else
-                for (int64_t q = begin; q < end; q++)
-                    columns[q] = in[q * stride];
-            for (int64_t q = end; q < n; q++)
-                columns[q] = 0;
-            columns += n;
-            left -= n;
+                FN(ek_conv_pack)(s, g->layout_dy, &at, g->dy, g->relu, packed_dy);
+            const int64_t channel = (chunk * s->groups + group) * s->o + at.channel;
+            FN(conv_add_strip)(g, &at, strip == chunk * g->chunk, x, dy, g->dw ? g->dw + channel * s->rows : NULL,
+                               g->db ? g->db + channel : NULL);
         }
     }
 }
 
-/* x += columns: each column back to where conv_gather reads it. */
-EK_KERNEL static void FN(conv_spread)(const conv_plan *s, const REAL *columns, int64_t p0, int64_t p1, REAL *x)
+/* dw and db, of which either may be NULL, from one copy for each chunk of strips. */
+static ek_status FN(conv_dw_db)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dw, REAL *db)
 {
-    const int64_t width = s->w.out, stride = s->w.stride;
-    for (int64_t r = 0; r < s->rows; r++) {
-        const conv_tap tap = conv_find_tap(s, r);
-        int64_t i = p0 / width, j = p0 % width;
-        for (int64_t left = p1 - p0; left > 0; i++, j = 0) {
-            int64_t n = left < width - j ? left : width - j;
-            int64_t begin = tap.left > j ? tap.left - j : 0, end = tap.right - j < n ? tap.right - j : n;
-            if (i >= tap.top && i < tap.bottom) {
-                REAL *out = x + tap.offset + i * s->h.stride * s->w.in + j * stride;
-                if (stride == 1)
-                    for (int64_t q = begin; q < end; q++)
-                        out[q] += columns[q];
-                else
-                    for (int64_t q = begin; q < end; q++)
-                        out[q * stride] += columns[q];
-            }
-            columns += n;
-            left -= n;
-        }
+    const int64_t channels = s->groups * s->o, weights = channels * s->rows;
+    const conv_layout x = ek_conv_layout_x(s, SHORTEST_DOT, LONGEST_DOT);
+    const conv_layout outputs = ek_conv_layout_outputs(s, &x, relu != NULL);
+    FN(conv_sums) g = {.s = s, .layout_x = &x, .layout_dy = &outputs, .tile = FN(ek_tile)(), .x = node->in[0]->data,
+                       .dy = dy, .relu = relu, .strips = x.stacks * x.h.strips * x.w.strips};
+    const double work = (double)s->o * (double)s->rows * (double)(x.samples * x.h.strip) * (double)x.w.strip;
+    int64_t most = conv_dw_chunks(weights), chunk = conv_grain(work * (double)s->groups);
+    chunk = chunk * most < g.strips ? (g.strips + most - 1) / most : chunk;
+    const int64_t chunks = g.strips > 0 ? (g.strips + chunk - 1) / chunk : 0;
+    if (chunks == 0 || channels == 0) {
+        for (int64_t i = 0; dw && i < weights; i++)
+            dw[i] = 0;
+        for (int64_t o = 0; db && o < channels; o++)
+            db[o] = 0;
+        return EK_OK;
     }
-}
-
-/* The columns of pixels p0 … p1−1 for one sample and group, [R, p1 − p0] with row stride *ld. */
-static const REAL *FN(conv_columns)(const conv_plan *s, const REAL *x, int64_t p0, int64_t p1, REAL *strip, int64_t *ld)
-{
-    if (s->pointwise) {
-        *ld = s->pixels;
-        return x + p0;
+    g.chunk = chunk;
+    g.parts = conv_parts(chunks * s->groups, work * (double)chunk, s->o, g.tile->dot_rows);
+    g.scratch_numel = conv_aligned(x.in_place ? 0 : x.numel) + conv_aligned(outputs.in_place ? 0 : outputs.numel);
+    g.scratch = ek_node_scratch(node, (size_t)(ek_workers() * g.scratch_numel) * sizeof(REAL));
+    int64_t *offset = ek_node_scratch(node, (size_t)s->rows * sizeof *offset);
+    g.dw = chunks > 1 && dw ? ek_node_scratch(node, (size_t)(chunks * weights) * sizeof(REAL)) : dw;
+    g.db = db ? ek_node_scratch(node, (size_t)(chunks * channels) * sizeof(double)) : NULL;
+    if (!g.scratch || !offset || (dw && !g.dw) || (db && !g.db))
+        return EK_ERR_MEMORY;
+    ek_conv_x_taps(s, &x, offset);
+    g.offset = offset;
+    ek_parallel_for(chunks * s->groups * g.parts, 1, FN(conv_sums_range), &g);
+    for (int64_t o = 0; db && o < channels; o++) {
+        double sum = 0;
+        for (int64_t k = 0; k < chunks; k++)
+            sum += g.db[k * channels + o];
+        db[o] = (REAL)sum;
     }
-    FN(conv_gather)(s, x, p0, p1, strip);
-    *ld = p1 - p0;
-    return strip;
+    return g.dw == dw ? EK_OK : FN(ek_reduce_sum)(node, g.dw, EK_SHAPE(chunks, weights), 1u << 0, 1, dw);
 }
 
-/* The strip that belongs to the chunk starting at `begin`; NULL where none is needed. */
-static REAL *FN(conv_strip)(const FN(conv_arguments) *g, int64_t begin)
-{
-    return g->columns ? g->columns + begin / g->grain * g->plan->strip_numel : NULL;
-}
-
-/* Y = W·X + b for the strips begin … end−1, numbered (sample, group, strip). */
-static void FN(conv_forward_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
-    REAL *strip = FN(conv_strip)(g, begin);
-    for (int64_t unit = begin; unit < end; unit++) {
-        int64_t block = unit / s->strips, group = block % s->groups, p0 = unit % s->strips * s->strip, ld;
-        int64_t p1 = p0 + s->strip < s->pixels ? p0 + s->strip : s->pixels;
-        const REAL *columns = FN(conv_columns)(s, g->x + block * s->c * s->pixels_in, p0, p1, strip, &ld);
-        REAL *y = g->y + block * s->o * s->pixels + p0;
-        for (int64_t o = 0; g->b && o < s->o; o++)
-            for (int64_t p = 0; p < p1 - p0; p++)
-                y[o * s->pixels + p] = g->b[group * s->o + o];
-        FN(ek_gemm_serial)(false, false, s->o, p1 - p0, s->rows, g->w + group * s->o * s->rows, s->rows, columns, ld, y,
-                           s->pixels, g->b != NULL);
-    }
-}
-
-/* dX = Wᵀ·dY, spread to dx [N, C, H, W], for the blocks begin … end−1, numbered (sample, group). */
-static void FN(conv_dx_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
-    REAL *strip = FN(conv_strip)(g, begin);
-    for (int64_t block = begin; block < end; block++) {
-        const REAL *w = g->w + block % s->groups * s->o * s->rows, *dy = g->dy + block * s->o * s->pixels;
-        REAL *dx = g->dx + block * s->c * s->pixels_in;
-        if (s->pointwise) {
-            FN(ek_gemm_serial)(true, false, s->c, s->pixels, s->o, w, s->rows, dy, s->pixels, dx, s->pixels, false);
-            continue;
-        }
-        memset(dx, 0, (size_t)(s->c * s->pixels_in) * sizeof(REAL));
-        for (int64_t p0 = 0; p0 < s->pixels; p0 += s->strip) {
-            int64_t p1 = p0 + s->strip < s->pixels ? p0 + s->strip : s->pixels;
-            FN(ek_gemm_serial)(true, false, s->rows, p1 - p0, s->o, w, s->rows, dy + p0, s->pixels, strip, p1 - p0,
-                               false);
-            FN(conv_spread)(s, strip, p0, p1, dx);
-        }
-    }
-}
-
-/* dW = Σ dY·Xᵀ over the samples begin … end−1, one chunk, into the chunk's own copy. */
-static void FN(conv_dw_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
-    int64_t chunk = begin / g->grain, ld;
-    REAL *strip = FN(conv_strip)(g, begin), *dw = g->dw + chunk * s->groups * s->o * s->rows;
-    for (int64_t block = begin * s->groups; block < end * s->groups; block++)
-        for (int64_t p0 = 0; p0 < s->pixels; p0 += s->strip) {
-            int64_t p1 = p0 + s->strip < s->pixels ? p0 + s->strip : s->pixels;
-            const REAL *columns = FN(conv_columns)(s, g->x + block * s->c * s->pixels_in, p0, p1, strip, &ld);
-            bool first = p0 == 0 && block < (begin + 1) * s->groups;
-            FN(ek_gemm_serial)(false, true, s->o, s->rows, p1 - p0, g->dy + block * s->o * s->pixels + p0, s->pixels,
-                               columns, ld, dw + block % s->groups * s->o * s->rows, s->rows, !first);
-        }
-}
-
-/* One input channel per group: y [OH, OW] = b + Σ_taps w·x, for x [H, W] and w [KH, KW]. */
-EK_KERNEL static void FN(conv_plane_forward)(const conv_plan *s, const REAL *x, const REAL *w, REAL bias, REAL *y)
-{
-    for (int64_t p = 0; p < s->pixels; p++)
-        y[p] = bias;
-    for (int64_t r = 0; r < s->rows; r++) {
-        const conv_tap tap = conv_find_tap(s, r);
-        for (int64_t i = tap.top; i < tap.bottom; i++) {
-            const REAL *in = x + tap.offset + i * s->h.stride * s->w.in;
-            REAL *out = y + i * s->w.out;
-            if (s->w.stride == 1)
-                for (int64_t j = tap.left; j < tap.right; j++)
-                    out[j] += w[r] * in[j];
-            else
-                for (int64_t j = tap.left; j < tap.right; j++)
-                    out[j] += w[r] * in[j * s->w.stride];
-        }
-    }
-}
-
-/* dx [H, W] += Σ_taps w·dy, for dy [OH, OW]. */
-EK_KERNEL static void FN(conv_plane_dx)(const conv_plan *s, const REAL *dy, const REAL *w, REAL *dx)
-{
-    for (int64_t r = 0; r < s->rows; r++) {
-        const conv_tap tap = conv_find_tap(s, r);
-        for (int64_t i = tap.top; i < tap.bottom; i++) {
-            REAL *out = dx + tap.offset + i * s->h.stride * s->w.in;
-            const REAL *in = dy + i * s->w.out;
-            if (s->w.stride == 1)
-                for (int64_t j = tap.left; j < tap.right; j++)
-                    out[j] += w[r] * in[j];
-            else
-                for (int64_t j = tap.left; j < tap.right; j++)
-                    out[j * s->w.stride] += w[r] * in[j];
-        }
-    }
-}
-
-/* Σ over output pixels and samples of dy·x at one tap, in 32 sums folded by a fixed tree.  Planes of x and dy are
- * x_step and dy_step apart from sample to sample. */
-EK_KERNEL static REAL FN(conv_plane_dw)(const conv_plan *s, conv_tap tap, const REAL *x, int64_t x_step, const REAL *dy,
-                                        int64_t dy_step)
-{
-    REAL sum[EK_LANES] = {0};
-    for (int64_t n = 0; n < s->n; n++)
-        for (int64_t i = tap.top; i < tap.bottom; i++) {
-            const REAL *in = x + n * x_step + tap.offset + i * s->h.stride * s->w.in;
-            const REAL *d = dy + n * dy_step + i * s->w.out;
-            for (int64_t j = tap.left, stride = s->w.stride; j < tap.right; j += EK_LANES) {
-                int n_lanes = tap.right - j < EK_LANES ? (int)(tap.right - j) : EK_LANES;
-                if (stride == 1)
-                    for (int l = 0; l < n_lanes; l++)
-                        sum[l] += d[j + l] * in[j + l];
-                else
-                    for (int l = 0; l < n_lanes; l++)
-                        sum[l] += d[j + l] * in[(j + l) * stride];
-            }
-        }
-    for (int half = EK_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            sum[l] += sum[l + half];
-    return sum[0];
-}
+/* One input channel per group. */
+typedef struct {
+    const conv_sizes *s;
+    const REAL *x, *w, *b, *dy; /* [N, G, H, W], [O, KH·KW], [O] or NULL, [N, O, OH, OW] */
+    REAL *y, *dx, *dw;
+} FN(conv_planes);
 
 /* Output planes begin … end−1, numbered (sample, output channel). */
 static void FN(depthwise_forward_range)(void *context, int64_t begin, int64_t end)
 {
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
+    const FN(conv_planes) *g = context;
+    const conv_sizes *s = g->s;
     for (int64_t plane = begin; plane < end; plane++) {
         int64_t o = plane % (s->groups * s->o);
-        FN(conv_plane_forward)(s, g->x + plane / s->o * s->pixels_in, g->w + o * s->rows, g->b ? g->b[o] : 0,
+        FN(ek_conv_plane_forward)(s, g->x + plane / s->o * s->pixels_in, g->w + o * s->rows, g->b ? g->b[o] : 0,
                                g->y + plane * s->pixels);
     }
 }
@@ -225,146 +302,109 @@ static void FN(depthwise_forward_range)(void *context, int64_t begin, int64_t en
 /* Input planes begin … end−1, numbered (sample, channel); each feeds s->o output channels. */
 static void FN(depthwise_dx_range)(void *context, int64_t begin, int64_t end)
 {
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
+    const FN(conv_planes) *g = context;
+    const conv_sizes *s = g->s;
     memset(g->dx + begin * s->pixels_in, 0, (size_t)((end - begin) * s->pixels_in) * sizeof(REAL));
     for (int64_t plane = begin; plane < end; plane++)
         for (int64_t o = 0; o < s->o; o++)
-            FN(conv_plane_dx)(s, g->dy + (plane * s->o + o) * s->pixels,
+            FN(ek_conv_plane_dx)(s, g->dy + (plane * s->o + o) * s->pixels,
                               g->w + (plane % s->groups * s->o + o) * s->rows, g->dx + plane * s->pixels_in);
 }
 
 /* Weights begin … end−1 of dw [O, KH·KW]. */
 static void FN(depthwise_dw_range)(void *context, int64_t begin, int64_t end)
 {
-    const FN(conv_arguments) *g = context;
-    const conv_plan *s = g->plan;
+    const FN(conv_planes) *g = context;
+    const conv_sizes *s = g->s;
     for (int64_t i = begin; i < end; i++) {
         int64_t o = i / s->rows;
-        g->dw[i] = FN(conv_plane_dw)(s, conv_find_tap(s, i % s->rows), g->x + o / s->o * s->pixels_in,
+        g->dw[i] = FN(ek_conv_plane_dw)(s, i % s->rows, g->x + o / s->o * s->pixels_in,
                                      s->groups * s->pixels_in, g->dy + o * s->pixels, s->groups * s->o * s->pixels);
     }
 }
 
-/* Runs `body` over n units in at most `most` chunks, each with a strip of its own. */
-static ek_status FN(conv_run)(ek_node *node, FN(conv_arguments) *g, int64_t n, double unit_work, int64_t most,
-                              ek_range_body body)
-{
-    g->grain = conv_grain(n, unit_work, conv_most_chunks(g->plan, most));
-    int64_t chunks = (n + g->grain - 1) / g->grain;
-    /* Also of no bytes, where strips are not needed: a null pointer takes no offset, not even 0. */
-    g->columns = ek_node_scratch(node, (size_t)(chunks * g->plan->strip_numel) * sizeof(REAL));
-    if (!g->columns)
-        return EK_ERR_MEMORY;
-    ek_parallel_for(n, g->grain, body, g);
-    return EK_OK;
-}
-
 static ek_status FN(conv_forward)(ek_node *node)
 {
-    const conv_plan s = conv_find(node);
-    FN(conv_arguments) g = {.plan = &s, .x = node->in[0]->data, .w = node->in[1]->data,
-                            .b = node->in[2] ? node->in[2]->data : NULL, .y = node->out->data};
-    ek_status status =
-        s.depthwise ? FN(conv_run)(node, &g, s.n * s.groups * s.o, s.work, MOST_CHUNKS, FN(depthwise_forward_range))
-                    : FN(conv_run)(node, &g, s.n * s.groups * s.strips, s.work / (double)s.strips, MOST_CHUNKS,
-                                   FN(conv_forward_range));
-    if (status == EK_OK && s.relu)
-        FN(ek_relu_in_place)(node->out->numel, g.y);
-    return status;
-}
-
-/* dw [O, R], from one copy per chunk of samples. */
-static ek_status FN(conv_dw)(ek_node *node, const conv_plan *s, FN(conv_arguments) *g, REAL *dw)
-{
-    int64_t weights = s->groups * s->o * s->rows, most = conv_most_chunks(s, conv_dw_chunks(weights));
-    if (s->n == 0 || weights == 0) {
-        memset(dw, 0, (size_t)weights * sizeof(REAL));
+    const conv_sizes s = conv_find(node);
+    if (node->out->numel == 0)
         return EK_OK;
-    }
-    double unit_work = s->work * (double)s->groups;
-    int64_t grain = conv_grain(s->n, unit_work, most), chunks = (s->n + grain - 1) / grain;
-    g->dw = chunks > 1 ? ek_node_scratch(node, (size_t)(chunks * weights) * sizeof(REAL)) : dw;
-    if (!g->dw)
-        return EK_ERR_MEMORY;
-    ek_status status = FN(conv_run)(node, g, s->n, unit_work, most, FN(conv_dw_range));
-    if (status != EK_OK || chunks == 1)
-        return status;
-    return FN(ek_reduce_sum)(node, g->dw, EK_SHAPE(chunks, weights), 1u << 0, 1, dw);
+    if (!conv_is_depthwise(&s))
+        return FN(conv_y)(node, &s);
+    FN(conv_planes) g = {.s = &s, .x = node->in[0]->data, .w = node->in[1]->data,
+                         .b = node->in[2] ? node->in[2]->data : NULL, .y = node->out->data};
+    ek_parallel_for(s.n * s.groups * s.o, conv_grain((double)s.rows * (double)s.pixels), FN(depthwise_forward_range),
+                    &g);
+    if (s.relu)
+        FN(ek_relu_in_place)(node->out->numel, g.y);
+    return EK_OK;
 }
 
 static ek_status FN(conv_backward)(ek_node *node)
 {
-    const conv_plan s = conv_find(node);
-    FN(conv_arguments) g = {.plan = &s, .x = node->in[0]->data, .w = node->in[1]->data,
-                            .dy = s.relu ? FN(ek_node_relu_grad)(node) : ek_node_grad_out(node),
-                            .dx = ek_node_grad_in(node, 0)};
-    if (!g.dy)
-        return EK_ERR_MEMORY;
-    REAL *dw = ek_node_grad_in(node, 1), *db = node->in[2] ? ek_node_grad_in(node, 2) : NULL;
+    const conv_sizes s = conv_find(node);
+    const REAL *dy = ek_node_grad_out(node), *relu = s.relu ? node->out->data : NULL;
+    REAL *dx = ek_node_grad_in(node, 0), *dw = ek_node_grad_in(node, 1);
+    REAL *db = node->in[2] ? ek_node_grad_in(node, 2) : NULL;
     ek_status status = EK_OK;
-    if (g.dx)
-        status = FN(conv_run)(node, &g, s.n * s.groups, s.work, MOST_CHUNKS,
-                              s.depthwise ? FN(depthwise_dx_range) : FN(conv_dx_range));
-    if (dw && status == EK_OK && s.depthwise) {
-        g.dw = dw;
-        status = FN(conv_run)(node, &g, s.groups * s.o * s.rows, (double)s.n * (double)s.pixels, MOST_CHUNKS,
-                              FN(depthwise_dw_range));
-    } else if (dw && status == EK_OK) {
-        status = FN(conv_dw)(node, &s, &g, dw);
+    if (!conv_is_depthwise(&s)) {
+        if (dx && node->in[0]->numel > 0)
+            status = FN(conv_dx)(node, &s, dy, relu, dx);
+        if ((dw || db) && status == EK_OK)
+            status = FN(conv_dw_db)(node, &s, dy, relu, dw, db);
+        return status;
     }
-    if (db && status == EK_OK)
-        status = FN(ek_reduce_sum)(node, g.dy, EK_SHAPE(s.n, s.groups * s.o, s.pixels), 1u << 0 | 1u << 2, 1, db);
+    if (relu && !(dy = FN(ek_node_relu_grad)(node)))
+        return EK_ERR_MEMORY;
+    FN(conv_planes) g = {.s = &s, .x = node->in[0]->data, .w = node->in[1]->data, .dy = dy, .dx = dx, .dw = dw};
+    const double work = (double)s.rows * (double)s.pixels;
+    if (dx)
+        ek_parallel_for(s.n * s.groups, conv_grain(work * (double)s.o), FN(depthwise_dx_range), &g);
+    if (dw)
+        ek_parallel_for(s.groups * s.o * s.rows, conv_grain((double)s.n * (double)s.pixels), FN(depthwise_dw_range), &g);
+    if (db)
+        status = FN(ek_reduce_sum)(node, dy, EK_SHAPE(s.n, s.groups * s.o, s.pixels), 1u << 0 | 1u << 2, 1, db);
     return status;
 }
 
 #else
-#include "window.h"
+#include "conv.h"
+#include "tile.h"
 
-/* A strip of columns holds about so many elements: 512 KiB of float, within the second-level cache.  Measured: half of
- * it is 4 % slower at 64 channels, and with 256 channels strips of less than 128 pixels cost a third. */
-#define STRIP_NUMEL 131072
-/* Chunks of a parallel loop that owns a strip each; multiplications that are worth a chunk (some 10 µs); elements of
- * all copies of dw together. */
-enum { MOST_CHUNKS = 32, MOST_DW_CHUNKS = 16, SHORTEST_STRIP = 128 };
-#define WORTH_A_CHUNK ((double)(1 << 19))
+/* Outputs whose sums are taken side by side (10 tiles of EK_TILE_MOST_COLUMNS), and taps whose weights stay in the
+ * first-level cache with them. */
+enum { RUN = 960, RUN_NUMEL = EK_TILE_MOST_ROWS * RUN, TAPS = 576 };
+/* Runs of a strip: a product wants some tiles; a scalar product wants to be long, because its lanes are folded in the
+ * end, but its four rows of dy should stay in the first-level cache. */
+enum { SHORTEST_RUN = 192, SHORTEST_DOT = 768, LONGEST_DOT = 1024 };
+/* Copies of dw, and elements of all of them together. */
+enum { MOST_DW_CHUNKS = 16 };
 #define DW_COPIES_NUMEL ((int64_t)1 << 23)
-/* Elements of all strips of a loop together: with very many channels fewer chunks run side by side. */
-#define STRIPS_NUMEL ((int64_t)1 << 24)
+/* Multiplications that are worth a chunk of a parallel loop (some 10 µs), and chunks that keep several threads busy. */
+#define WORTH_A_CHUNK ((double)(1 << 19))
+enum { FEW_CHUNKS = 4 };
 
-/* Sizes of a convolution; c and o are channels per group. */
-typedef struct conv_plan {
-    int64_t n, groups, c, o, rows, pixels, pixels_in;
-    ek_window h, w;
-    int64_t strip, strips, strip_numel; /* pixels per strip, strips per sample, elements of one */
-    double work;                        /* multiplications per sample and group (depthwise: per output plane) */
-    bool pointwise, depthwise, relu;
-} conv_plan;
-
-/* Rows top … bottom−1 and columns left … right−1 of the output read tap r = (channel, kh, kw) inside the input, at
- * row·h.stride·w.in + column·w.stride + offset from the group's first channel. */
-typedef struct conv_tap {
-    int64_t top, bottom, left, right, offset;
-} conv_tap;
-
-static conv_tap conv_find_tap(const conv_plan *s, int64_t r)
+/* Strips per chunk: by shape alone. */
+static int64_t conv_grain(double strip_work)
 {
-    int64_t taps = s->h.kernel * s->w.kernel, kh = r % taps / s->w.kernel, kw = r % s->w.kernel;
-    conv_tap tap = {.offset = r / taps * s->pixels_in + (kh * s->h.dilation - s->h.padding) * s->w.in +
-                              kw * s->w.dilation - s->w.padding};
-    ek_window_reach(&s->h, kh, &tap.top, &tap.bottom);
-    ek_window_reach(&s->w, kw, &tap.left, &tap.right);
-    return tap;
+    return (int64_t)(WORTH_A_CHUNK / (strip_work > 1 ? strip_work : 1)) + 1;
 }
 
-/* Units per chunk: by shape alone. */
-static int64_t conv_grain(int64_t units, double unit_work, int64_t most_chunks)
+/* Channels of each of so many parts, in whole tiles of `rows`. */
+static int64_t conv_part(int64_t channels, int64_t parts, int64_t rows)
 {
-    int64_t grain = (units + most_chunks - 1) / most_chunks;
-    double worth = WORTH_A_CHUNK / (unit_work > 1 ? unit_work : 1);
-    if ((double)grain < worth)
-        grain = (int64_t)worth + 1;
-    return grain > 0 ? grain : 1;
+    const int64_t tiles = (channels + rows - 1) / rows;
+    return (tiles + parts - 1) / parts * rows;
+}
+
+/* Parts into which the channels of a strip are cut, none of them empty, where there are few strips but much to do. */
+static int64_t conv_parts(int64_t strips, double strip_work, int64_t channels, int64_t rows)
+{
+    const int64_t tiles = (channels + rows - 1) / rows;
+    int64_t parts = strips > 0 ? (FEW_CHUNKS + strips - 1) / strips : 1;
+    while (parts > 1 && (parts > tiles || strip_work < WORTH_A_CHUNK * (double)parts))
+        parts--;
+    const int64_t part = conv_part(channels, parts, rows);
+    return channels > 0 ? (channels + part - 1) / part : 1;
 }
 
 static int64_t conv_dw_chunks(int64_t weights)
@@ -373,11 +413,16 @@ static int64_t conv_dw_chunks(int64_t weights)
     return chunks < 2 ? 2 : chunks > MOST_DW_CHUNKS ? MOST_DW_CHUNKS : chunks;
 }
 
-static int64_t conv_most_chunks(const conv_plan *s, int64_t most)
+static int64_t conv_aligned(int64_t numel)
 {
-    int64_t strips = STRIPS_NUMEL / (s->strip_numel > 0 ? s->strip_numel : 1);
-    strips = strips < 2 ? 2 : strips;
-    return strips < most ? strips : most;
+    return (numel + EK_ALIGNMENT - 1) / EK_ALIGNMENT * EK_ALIGNMENT;
+}
+
+/* Where a strip starts that is not packed. */
+static int64_t conv_place_offset(const conv_sizes *s, const conv_layout *layout, const conv_place *at)
+{
+    return ((at->sample * s->groups + at->group) * layout->channels + at->channel) * layout->pixels +
+           at->row * layout->w.out;
 }
 
 /* The windows of x under w, without their outputs. */
@@ -392,28 +437,23 @@ static void conv_windows(const ek_conv_opts *opts, ek_shape x, ek_shape w, ek_wi
                          .padding = opts->padding[rank - 1], .dilation = opts->dilation[rank - 1]};
 }
 
-static conv_plan conv_find(const ek_node *node)
+static bool conv_is_depthwise(const conv_sizes *s)
+{
+    return s->c == 1 && s->groups > 1;
+}
+
+static conv_sizes conv_find(const ek_node *node)
 {
     const ek_conv_opts *opts = node->attributes;
     ek_shape x = node->in[0]->shape, w = node->in[1]->shape, y = node->out->shape;
-    conv_plan s = {.n = x.dim[0], .groups = opts->groups, .c = w.dim[1], .o = w.dim[0] / opts->groups,
-                   .relu = opts->relu};
+    conv_sizes s = {.n = x.dim[0], .groups = opts->groups, .c = w.dim[1], .o = w.dim[0] / opts->groups,
+                    .relu = opts->relu};
     conv_windows(opts, x, w, &s.h, &s.w);
     s.h.out = y.ndim == 4 ? y.dim[2] : 1;
     s.w.out = y.dim[y.ndim - 1];
     s.rows = s.c * s.h.kernel * s.w.kernel;
     s.pixels = s.h.out * s.w.out;
     s.pixels_in = s.h.in * s.w.in;
-    s.depthwise = s.c == 1 && s.groups > 1;
-    s.work = (double)s.o * (double)s.rows * (double)s.pixels;
-    if (s.depthwise)
-        s.work /= (double)(s.o > 0 ? s.o : 1);
-    s.pointwise = s.rows == s.c && s.h.stride == 1 && s.w.stride == 1 && s.h.padding == 0 && s.w.padding == 0;
-    s.strip = STRIP_NUMEL / (s.rows > 0 ? s.rows : 1) / 16 * 16;
-    s.strip = s.strip < SHORTEST_STRIP ? SHORTEST_STRIP : s.strip;
-    s.strip = s.strip > s.pixels ? s.pixels : s.strip;
-    s.strips = (s.pixels + s.strip - 1) / s.strip;
-    s.strip_numel = s.pointwise || s.depthwise ? 0 : s.rows * s.strip;
     return s;
 }
 

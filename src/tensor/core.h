@@ -17,9 +17,6 @@
 #else
 #define EK_KERNEL
 #endif
-/* Functions that kernels call in their loops.  Not left to the compiler: a call would keep the loop from becoming
- * vectors, and run the code for baseline x86-64. */
-#define EK_INLINE static inline __attribute__((always_inline, unused))
 
 #define EK_ALIGNMENT 64
 
@@ -176,6 +173,10 @@ void ek_fill_normal(ek_tensor *t, double mean, double std, ek_rng *rng);
  * loop, it runs in the calling thread.  A body writes only what belongs to its own indices, and may not fail. */
 typedef void (*ek_range_body)(void *context, int64_t begin, int64_t end);
 void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context);
+/* For scratch memory per thread: a loop started here runs on at most ek_workers() threads, and inside its body
+ * ek_worker() numbers them from 0. */
+int ek_workers(void);
+int ek_worker(void);
 /* Elements below which a pass over memory is not worth a team of threads; also the grain of elementwise loops. */
 #define EK_GRAIN 16384
 /* Makes OpenMP's team size 1 for this thread, for a library that would start a team of its own; ek_team_resume() takes

@@ -58,19 +58,42 @@ void ek_team_resume(int suspended)
 #endif
 }
 
+static _Thread_local int worker;
+
+int ek_worker(void)
+{
+    return worker;
+}
+
+int ek_workers(void)
+{
+#ifdef _OPENMP
+    return omp_in_parallel() ? 1 : omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
 void ek_parallel_for(int64_t n, int64_t grain, ek_range_body body, void *context)
 {
     if (n <= 0)
         return;
     int64_t chunks = (n + grain - 1) / grain;
 #ifdef _OPENMP
-    if (chunks > 1 && !omp_in_parallel() && omp_get_max_threads() > 1) {
-#pragma omp parallel for schedule(static)
-        for (int64_t c = 0; c < chunks; c++)
-            body(context, c * grain, (c + 1) * grain < n ? (c + 1) * grain : n);
+    if (chunks > 1 && ek_workers() > 1) {
+#pragma omp parallel
+        {
+            worker = omp_get_thread_num();
+#pragma omp for schedule(static)
+            for (int64_t c = 0; c < chunks; c++)
+                body(context, c * grain, (c + 1) * grain < n ? (c + 1) * grain : n);
+        }
         return;
     }
 #endif
+    const int outer = worker;
+    worker = 0;
     for (int64_t c = 0; c < chunks; c++)
         body(context, c * grain, (c + 1) * grain < n ? (c + 1) * grain : n);
+    worker = outer;
 }

@@ -6,6 +6,40 @@
 typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
 
+/* FOLD(v): lane l of v[0] becomes the sum of the lanes of v[l], by halves.  Of two vectors of blocks of 2·HALF lanes,
+ * FOLD_HALVES makes one whose blocks are those of both, folded to HALF lanes. */
+#define LOWER(LANE, HALF) ((LANE) / (HALF) * 2 * (HALF) + (LANE) % (HALF))
+#define LOWER_2(L, HALF, ADD) LOWER(L, HALF) + (ADD), LOWER((L) + 1, HALF) + (ADD)
+#define LOWER_4(L, HALF, ADD) LOWER_2(L, HALF, ADD), LOWER_2((L) + 2, HALF, ADD)
+#define LOWER_8(L, HALF, ADD) LOWER_4(L, HALF, ADD), LOWER_4((L) + 4, HALF, ADD)
+#define LOWER_16(L, HALF, ADD) LOWER_8(L, HALF, ADD), LOWER_8((L) + 8, HALF, ADD)
+#define FOLD_HALVES(v, HALF, INDICES)                                                                                  \
+    UNROLL for (int f = 0; f < (HALF); f++)                                                                            \
+        v[f] = __builtin_shufflevector(v[2 * f], v[2 * f + 1], INDICES(0, HALF, 0)) +                                  \
+               __builtin_shufflevector(v[2 * f], v[2 * f + 1], INDICES(0, HALF, HALF));
+#if VECTOR_BYTES == 64 && REAL_IS_F32
+#define FOLD(v)                                                                                                        \
+    do {                                                                                                               \
+        FOLD_HALVES(v, 8, LOWER_16) FOLD_HALVES(v, 4, LOWER_16) FOLD_HALVES(v, 2, LOWER_16)                            \
+        FOLD_HALVES(v, 1, LOWER_16)                                                                                    \
+    } while (0)
+#elif VECTOR_BYTES == 64 || (VECTOR_BYTES == 32 && REAL_IS_F32)
+#define FOLD(v)                                                                                                        \
+    do {                                                                                                               \
+        FOLD_HALVES(v, 4, LOWER_8) FOLD_HALVES(v, 2, LOWER_8) FOLD_HALVES(v, 1, LOWER_8)                               \
+    } while (0)
+#elif VECTOR_BYTES == 32 || REAL_IS_F32
+#define FOLD(v)                                                                                                        \
+    do {                                                                                                               \
+        FOLD_HALVES(v, 2, LOWER_4) FOLD_HALVES(v, 1, LOWER_4)                                                          \
+    } while (0)
+#else
+#define FOLD(v)                                                                                                        \
+    do {                                                                                                               \
+        FOLD_HALVES(v, 1, LOWER_2)                                                                                     \
+    } while (0)
+#endif
+
 /* Σ_p of rows × vectors·LANES elements; element (i, p) of a is a[i·a_row + p·a_step]. */
 TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, int64_t k, const REAL *a, int64_t a_row,
                                             int64_t a_step, const REAL *b, int64_t ldb, const int64_t *offset, REAL *c,
@@ -115,15 +149,17 @@ TARGET static inline INLINE void TILE(dots)(const int rows, const int columns, i
                 sum[i][j] += x[i] * y;
         }
     }
+    REAL total[DOT_ROWS * DOT_COLUMNS + LANES];
+    UNROLL for (int first = 0; first < rows * columns; first += LANES) {
+        TILE(vector) v[LANES];
+        UNROLL for (int l = 0; l < LANES; l++)
+            v[l] = first + l < rows * columns ? sum[(first + l) / columns][(first + l) % columns] : (TILE(vector)){0};
+        FOLD(v);
+        memcpy(total + first, v, sizeof v[0]);
+    }
     UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < columns; j++) {
-            REAL lane[LANES];
-            memcpy(lane, &sum[i][j], sizeof lane);
-            UNROLL for (int width = LANES / 2; width > 0; width /= 2)
-                UNROLL for (int l = 0; l < width; l++)
-                    lane[l] += lane[l + width];
-            c[i * ldc + j] = accumulate ? c[i * ldc + j] + lane[0] : lane[0];
-        }
+        UNROLL for (int j = 0; j < columns; j++)
+            c[i * ldc + j] = accumulate ? c[i * ldc + j] + total[i * columns + j] : total[i * columns + j];
 }
 
 TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, int64_t lda, const REAL *b, int64_t ldb,
@@ -157,3 +193,10 @@ static const FN(ek_tile_kernels) TILE(kernels) = {
     .lanes = LANES, .rows = ROWS, .columns = VECTORS * LANES, .dot_rows = DOT_ROWS, .dot_columns = DOT_COLUMNS,
     .multiply = TILE(multiply), .multiply_rows = TILE(multiply_rows), .dot = TILE(dot)};
 #undef LANES
+#undef FOLD
+#undef FOLD_HALVES
+#undef LOWER
+#undef LOWER_2
+#undef LOWER_4
+#undef LOWER_8
+#undef LOWER_16

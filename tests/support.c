@@ -43,6 +43,27 @@ void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, doub
                   ek_tensor_at(a, at), ek_tensor_at(b, at), rtol, atol);
 }
 
+/* FNV-1a (Fowler, Noll, Vo; RFC 9923) by words of eight bytes, which the copies of large results would have cost. */
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
+{
+    const char *at = data;
+    for (; bytes >= sizeof(uint64_t); at += sizeof(uint64_t), bytes -= sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        hash = (hash ^ word) * 0x100000001b3u;
+        hash ^= hash >> 32; /* or the upper halves of words would never reach the lower bits */
+    }
+    for (; bytes > 0; at++, bytes--)
+        hash = (hash ^ (unsigned char)*at) * 0x100000001b3u;
+    return hash;
+}
+
+uint64_t hash_tensor(uint64_t hash, const ek_tensor *t)
+{
+    ck_made(t);
+    return hash_bytes(hash, ek_tensor_const_data(t), (size_t)ek_tensor_numel(t) * ek_dtype_size(ek_tensor_dtype(t)));
+}
+
 static void *allocate_counted(size_t bytes, void *user)
 {
     memory_count *count = user;

@@ -45,6 +45,9 @@ int run_tests(const char *name, const TTest *const *tests, int n);
 /* |a − b| ≤ atol + rtol·|b| elementwise, types converted to double; prints the worst place. */
 void assert_close(const char *what, const ek_tensor *a, const ek_tensor *b, double rtol, double atol);
 
+/* A hash of the bits of a tensor's elements and of the hash of what came before (0 at first). */
+uint64_t hash_tensor(uint64_t hash, const ek_tensor *t);
+
 /* From here on the library's memory is counted, from 0, until ek_set_allocator(NULL). */
 typedef struct memory_count {
     int64_t calls, alive; /* requests; blocks not yet given back */

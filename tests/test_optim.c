@@ -321,19 +321,21 @@ END_TEST
 
 /* ---- threads ---------------------------------------------------------------------------------------------------- */
 
-/* Three clipped steps over a tensor of many chunks with a ragged end. */
+/* Three clipped steps over a tensor of many chunks with a ragged end, and a small one behind it. */
 static void train(maker make, ek_dtype dtype, int threads, ek_tensor **out, double *norm)
 {
     ck_ok(ek_set_num_threads(threads));
-    ek_tensor *t = normal_leaf(dtype, 4 * EK_GRAIN + 77, 5);
-    ek_optimizer *opt = make(&t, 1);
+    ek_tensor *t[2] = {normal_leaf(dtype, 4 * EK_GRAIN + 77, 5), normal_leaf(dtype, 33, 5)};
+    ek_optimizer *opt = make(t, 2);
     for (int step = 0; step < 3; step++) {
-        give_gradient(t, 0.1, 10 + (uint64_t)step);
+        give_gradient(t[0], 0.1, 10 + (uint64_t)step);
+        give_gradient(t[1], 0.2, 10 + (uint64_t)step);
         ck_ok(ek_clip_grad_norm(opt, 20, norm));
         ck_ok(ek_clip_grad_value(opt, 0.1));
         ck_ok(ek_optimizer_step(opt));
     }
-    *out = t;
+    *out = t[0];
+    ek_tensor_free(t[1]);
     ek_optimizer_free(opt);
 }
 
@@ -469,6 +471,90 @@ END_TEST
 
 /* ---- clipping --------------------------------------------------------------------------------------------------- */
 
+/* Tensors of sizes that share chunks and cross them, one of them without elements; the last never gets a gradient. */
+enum { ROW = 9 };
+static const int64_t row_sizes[ROW] = {5, EK_GRAIN - 3, 0, 2 * EK_GRAIN + 1, 16, 1, 40000, 17, 300};
+
+static void make_row(ek_tensor **row, ek_dtype dtype)
+{
+    for (int i = 0; i < ROW; i++)
+        row[i] = normal_leaf(dtype, row_sizes[i], (uint64_t)i);
+}
+
+static void give_row_gradients(ek_tensor **row, uint64_t seed)
+{
+    for (int i = 0; i + 1 < ROW; i++)
+        give_gradient(row[i], 0.1, seed + (uint64_t)i);
+}
+
+/* Tensors updated side by side get the bits that each gets by itself. */
+START_TEST(test_a_row_of_tensors)
+{
+    for (int m = 0; m < MAKERS; m++)
+        for (int dtype = EK_F32; dtype <= EK_F64; dtype++) {
+            ek_tensor *row[ROW], *alone[ROW];
+            make_row(row, (ek_dtype)dtype);
+            make_row(alone, (ek_dtype)dtype);
+            ek_optimizer *opt = makers[m](row, 4), *by_itself[ROW];
+            ck_ok(ek_optimizer_add_group(opt, row + 4, ROW - 4, NULL));
+            for (int i = 0; i < ROW; i++)
+                by_itself[i] = makers[m](alone + i, 1);
+            for (int step = 0; step < 3; step++) {
+                give_row_gradients(row, 10 * (uint64_t)step);
+                give_row_gradients(alone, 10 * (uint64_t)step);
+                ck_ok(ek_optimizer_step(opt));
+                for (int i = 0; i < ROW; i++)
+                    ck_ok(ek_optimizer_step(by_itself[i]));
+            }
+            for (int i = 0; i < ROW; i++) {
+                ck_assert_msg(ek_tensor_equal(row[i], alone[i]), "optimizer %d, tensor %d", m, i);
+                ek_optimizer_free(by_itself[i]);
+                ek_tensor_free(alone[i]);
+                ek_tensor_free(row[i]);
+            }
+            ek_optimizer_free(opt);
+        }
+}
+END_TEST
+
+/* A step that clips gives the parameters the bits of clipping before it, and leaves the gradients alone. */
+START_TEST(test_a_step_that_clips)
+{
+    for (int m = 0; m < MAKERS; m++)
+        for (int dtype = EK_F32; dtype <= EK_F64; dtype++) {
+            ek_tensor *row[ROW], *before[ROW], *given = NULL;
+            make_row(row, (ek_dtype)dtype);
+            make_row(before, (ek_dtype)dtype);
+            ek_optimizer *opt = makers[m](row, ROW), *plain = makers[m](before, ROW);
+            ck_assert(isnan(ek_optimizer_grad_norm(opt)));
+            for (int step = 0; step < 4; step++) {
+                const double max_norm = step == 2 ? INFINITY : step == 1 ? 1e6 : 3;
+                double norm;
+                give_row_gradients(row, 10 * (uint64_t)step);
+                give_row_gradients(before, 10 * (uint64_t)step);
+                given = ek_tensor_clone(row[3]->grad);
+                ck_ok(ek_optimizer_set_max_norm(opt, max_norm));
+                ck_ok(ek_optimizer_step(opt));
+                ck_ok(ek_clip_grad_norm(plain, max_norm, &norm));
+                ck_ok(ek_optimizer_step(plain));
+                ck_assert_double_gt(norm, 3);
+                ck_assert(step == 2 ? isnan(ek_optimizer_grad_norm(opt)) : ek_optimizer_grad_norm(opt) == norm);
+                ck_assert(ek_tensor_equal(row[3]->grad, given));
+                ck_assert(ek_tensor_equal(before[3]->grad, given) == (max_norm > 3));
+                ek_tensor_free(given);
+            }
+            for (int i = 0; i < ROW; i++) {
+                ck_assert_msg(ek_tensor_equal(row[i], before[i]), "optimizer %d, tensor %d", m, i);
+                ek_tensor_free(row[i]);
+                ek_tensor_free(before[i]);
+            }
+            ek_optimizer_free(opt);
+            ek_optimizer_free(plain);
+        }
+    ck_assert(isnan(ek_optimizer_grad_norm(NULL)));
+}
+END_TEST
+
 START_TEST(test_clip_norm)
 {
     ek_tensor *t[2] = {normal_leaf(EK_F64, 1, 1), normal_leaf(EK_F64, 1, 2)};
@@ -541,6 +627,7 @@ int main(void)
                      test_out_of_memory_moves_nothing, test_tensors_may_be_freed_first,
                      test_module, test_module_and_optimizer_are_freed_in_either_order,
                      test_same_bits_for_any_number_of_threads, test_position_does_not_matter, test_groups,
-                     test_decay_switch, test_centered_rmsprop_with_a_constant_gradient, test_clip_norm,
+                     test_decay_switch, test_centered_rmsprop_with_a_constant_gradient, test_a_row_of_tensors,
+                     test_a_step_that_clips, test_clip_norm,
                      test_clip_norm_sums_in_double, test_clip_value);
 }

@@ -133,6 +133,10 @@ START_TEST(test_call_errors)
     ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: the optimizer is NULL");
     ck_assert_int_eq(ek_clip_grad_norm(opt, -1, NULL), EK_ERR_ARGUMENT);
     ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: expected max_norm of 0 or more, got -1");
+    ck_assert_int_eq(ek_optimizer_set_max_norm(NULL, 1), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_max_norm: the optimizer is NULL");
+    ck_assert_int_eq(ek_optimizer_set_max_norm(opt, NAN), EK_ERR_ARGUMENT);
+    ck_error(EK_ERR_ARGUMENT, "optimizer_set_max_norm: expected max_norm of 0 or more, got nan");
     ck_assert_int_eq(ek_clip_grad_norm_tensors(NULL, 1, 1, NULL), EK_ERR_ARGUMENT);
     ck_error(EK_ERR_ARGUMENT, "clip_grad_norm: expected a list of tensors, got NULL");
     ck_assert_int_eq(ek_clip_grad_norm_tensors(&t, -1, 1, NULL), EK_ERR_ARGUMENT);

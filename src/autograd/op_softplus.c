@@ -20,8 +20,8 @@ EK_KERNEL static void FN(softplus_backward)(int64_t n, const REAL *x, const REAL
     (void)y;
     const REAL beta = (REAL)p[0], threshold = (REAL)p[1];
     for (int64_t i = 0; i < n; i++) {
-        const REAL z = beta * x[i];
-        dx[i] = z > threshold ? dy[i] : FN(real_sigmoid)(z) * dy[i];
+        const REAL z = beta * x[i], slope = FN(real_sigmoid)(z);
+        dx[i] = (z > threshold ? 1 : slope) * dy[i];
     }
 }
 

@@ -3,7 +3,7 @@
 #include "vector_math.h"
 
 /* One contiguous line: lanes keep the comparisons and additions independent; a fixed tree folds them. */
-static inline REAL FN(line_max)(int64_t n, const REAL *x)
+EK_INLINE REAL FN(line_max)(int64_t n, const REAL *x)
 {
     REAL lane[EK_TILE];
     for (int j = 0; j < EK_TILE; j++)
@@ -20,7 +20,7 @@ static inline REAL FN(line_max)(int64_t n, const REAL *x)
     return lane[0];
 }
 
-static inline double FN(fold)(double *lane)
+EK_INLINE double FN(fold)(double *lane)
 {
     for (int half = EK_TILE / 2; half > 0; half /= 2)
         for (int j = 0; j < half; j++)
@@ -30,7 +30,7 @@ static inline double FN(fold)(double *lane)
 
 /* e = exp(x − max) of a block of a line.  The end of a line is filled up with exp(−∞) = 0 to whole vectors: the classes
  * of a classifier are often fewer than EK_TILE. */
-static inline void FN(block_exp)(int width, const REAL *x, REAL max, REAL *e)
+EK_INLINE void FN(block_exp)(int width, const REAL *x, REAL max, REAL *e)
 {
     if (width == EK_TILE) {
         for (int j = 0; j < EK_TILE; j++)
@@ -46,7 +46,7 @@ static inline void FN(block_exp)(int width, const REAL *x, REAL max, REAL *e)
             e[begin + j] = FN(real_exp)(e[begin + j] - max);
 }
 
-static inline double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL max)
+EK_INLINE double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL max)
 {
     double lane[EK_TILE] = {0};
     for (int64_t k = 0; k < n; k += EK_TILE) {

@@ -13,8 +13,7 @@ EK_KERNEL static void FN(adam_update)(const ek_update *u, int64_t begin, int64_t
     REAL *restrict parameter = u->parameter;
     const REAL *restrict gradient = u->gradient;
     REAL *restrict m = u->state[0], *restrict v = u->state[1], *restrict v_max = u->state[2];
-    REAL step_size = (REAL)(u->lr / (1 - pow(o->betas[0], (double)u->step)));
-    REAL unbias = (REAL)(1 / sqrt(1 - pow(o->betas[1], (double)u->step)));
+    REAL scale = (REAL)u->gradient_scale, step_size = (REAL)u->factor[0], unbias = (REAL)u->factor[1];
     REAL keep_m = (REAL)o->betas[0], take_m = (REAL)(1 - o->betas[0]);
     REAL keep_v = (REAL)o->betas[1], take_v = (REAL)(1 - o->betas[1]);
     REAL eps = (REAL)o->eps;
@@ -22,7 +21,7 @@ EK_KERNEL static void FN(adam_update)(const ek_update *u, int64_t begin, int64_t
     REAL shrink = decoupled ? (REAL)(1 - u->lr * u->weight_decay) : 1;
     for (int64_t i = begin; i < end; i++) {
         REAL theta = parameter[i] * shrink;
-        REAL g = gradient[i] + decay * theta;
+        REAL g = scale * gradient[i] + decay * theta;
         REAL w;
         m[i] = keep_m * m[i] + take_m * g;
         w = v[i] = keep_v * v[i] + take_v * g * g;
@@ -37,12 +36,22 @@ EK_KERNEL static void FN(adam_update)(const ek_update *u, int64_t begin, int64_t
 
 static const ek_optimizer_kind adamw;
 
+/* lr/(1 − β1ᵗ) and 1/√(1 − β2ᵗ). */
+static void prepare(ek_update *u)
+{
+    const ek_adam_opts *o = &u->optimizer->opts.adam;
+    u->factor[0] = u->lr / (1 - pow(o->betas[0], (double)u->step));
+    u->factor[1] = 1 / sqrt(1 - pow(o->betas[1], (double)u->step));
+}
+
 #define OP_FILE "adam.c"
 #include "foreach_real.h"
 
 #define STATE_NAMES {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
-static const ek_optimizer_kind adam = {.name = "adam", .state_name = STATE_NAMES, .update = EK_BY_DTYPE(adam_update)};
-static const ek_optimizer_kind adamw = {.name = "adamw", .state_name = STATE_NAMES, .update = EK_BY_DTYPE(adam_update)};
+static const ek_optimizer_kind adam = {
+    .name = "adam", .state_name = STATE_NAMES, .prepare = prepare, .update = EK_BY_DTYPE(adam_update)};
+static const ek_optimizer_kind adamw = {
+    .name = "adamw", .state_name = STATE_NAMES, .prepare = prepare, .update = EK_BY_DTYPE(adam_update)};
 
 ek_adam_opts ek_adam_opts_default(void)
 {

@@ -1,4 +1,5 @@
-/* Gradient clipping.  Expands to sum_of_squares, scale and clamp for both float types. */
+/* Gradient clipping: passes over all gradients in one parallel loop.  Expands to sum_of_squares_f32, scale_f32, clamp_f32,
+ * visit_f32 and their _f64 twins. */
 #ifdef REAL
 
 /* Σ g² in double; g: [n]. */
@@ -30,82 +31,89 @@ EK_KERNEL static void FN(clamp)(int64_t n, REAL *g, double limit)
         g[i] = g[i] > high ? high : g[i] < low ? low : g[i];
 }
 
-static void FN(square_range)(void *context, int64_t begin, int64_t end)
+/* Elements begin … end−1 of one gradient; Σ g² of them, where that is what is done. */
+static double FN(visit)(void *gradient, int64_t begin, int64_t end, enum job job, double number)
 {
-    const clip_pass *pass = context;
-    pass->partial[begin / pass->grain] = FN(sum_of_squares)(end - begin, (const REAL *)pass->gradient + begin);
-}
-
-static void FN(scale_range)(void *context, int64_t begin, int64_t end)
-{
-    const clip_pass *pass = context;
-    FN(scale)(end - begin, (REAL *)pass->gradient + begin, pass->number);
-}
-
-static void FN(clamp_range)(void *context, int64_t begin, int64_t end)
-{
-    const clip_pass *pass = context;
-    FN(clamp)(end - begin, (REAL *)pass->gradient + begin, pass->number);
+    REAL *g = (REAL *)gradient + begin;
+    if (job == SUM_SQUARES)
+        return FN(sum_of_squares)(end - begin, g);
+    if (job == SCALE)
+        FN(scale)(end - begin, g, number);
+    else
+        FN(clamp)(end - begin, g, number);
+    return 0;
 }
 
 #else
 #include "optimizer.h"
 
 enum { MAX_CHUNKS = 64 };
-
-/* One pass over one gradient. */
-typedef struct clip_pass {
-    void *gradient;
-    double number;   /* to scale by, or to clamp at */
-    int64_t grain;   /* depends on the number of elements alone */
-    double *partial; /* [MAX_CHUNKS] sums by chunk: added up in their order, whichever thread made them */
-} clip_pass;
+enum job { SUM_SQUARES, SCALE, CLAMP };
 
 #define OP_FILE "clip.c"
 #include "foreach_real.h"
 
-static const ek_range_body square_range[] = EK_BY_DTYPE(square_range);
-static const ek_range_body scale_range[] = EK_BY_DTYPE(scale_range);
-static const ek_range_body clamp_range[] = EK_BY_DTYPE(clamp_range);
-
-/* The passes, in the form ek_optimizer_each_gradient calls; `user` is a double. */
-static void add_squares(void *user, ek_tensor *tensor)
-{
-    double *sum = user, partial[MAX_CHUNKS];
-    int64_t shortest = (tensor->numel + MAX_CHUNKS - 1) / MAX_CHUNKS;
-    clip_pass pass = {.gradient = tensor->grad_data, .grain = shortest > EK_GRAIN ? shortest : EK_GRAIN,
-                      .partial = partial};
-    ek_parallel_for(tensor->numel, pass.grain, square_range[tensor->dtype], &pass);
-    for (int64_t c = 0; c * pass.grain < tensor->numel; c++)
-        *sum += partial[c];
-}
-
-static void scale_gradient(void *user, ek_tensor *tensor)
-{
-    clip_pass pass = {.gradient = tensor->grad_data, .number = *(const double *)user};
-    ek_parallel_for(tensor->numel, EK_GRAIN, scale_range[tensor->dtype], &pass);
-}
-
-static void clamp_gradient(void *user, ek_tensor *tensor)
-{
-    clip_pass pass = {.gradient = tensor->grad_data, .number = *(const double *)user};
-    ek_parallel_for(tensor->numel, EK_GRAIN, clamp_range[tensor->dtype], &pass);
-}
-
 /* Gradients of an optimizer, or of a list. */
 typedef struct gradients {
-    ek_optimizer *optimizer;
+    const ek_optimizer *optimizer;
     ek_tensor *const *tensors;
     int n;
 } gradients;
 
-static void each(const gradients *gs, void (*visit)(void *user, ek_tensor *tensor), void *user)
+/* The next tensor that has a gradient, from places 0 and 0 on; NULL after the last. */
+static ek_tensor *next_gradient(const gradients *gs, int *group, int *i)
 {
-    if (gs->optimizer)
-        ek_optimizer_each_gradient(gs->optimizer, visit, user);
-    for (int i = 0; i < gs->n; i++)
-        if (gs->tensors[i]->has_grad)
-            visit(user, gs->tensors[i]);
+    for (; gs->optimizer && *group < gs->optimizer->n_groups; (*group)++, *i = 0)
+        while (*i < gs->optimizer->groups[*group].n) {
+            ek_tensor *tensor = gs->optimizer->groups[*group].slots[(*i)++].parameter;
+            if (tensor->has_grad)
+                return tensor;
+        }
+    while (*i < gs->n)
+        if (gs->tensors[(*i)++]->has_grad)
+            return gs->tensors[*i - 1];
+    return NULL;
+}
+
+/* One pass over all gradients, in one row. */
+typedef struct clip_pass {
+    const gradients *gradients;
+    enum job job;
+    double number;   /* to scale by, or to clamp at */
+    int64_t grain;   /* by the sizes of the tensors alone */
+    double *partial; /* [MAX_CHUNKS] sums by chunk: added up in their order, whichever thread made them */
+} clip_pass;
+
+static void visit_range(void *context, int64_t begin, int64_t end)
+{
+    static double (*const visit[])(void *, int64_t, int64_t, enum job, double) = EK_BY_DTYPE(visit);
+    const clip_pass *pass = context;
+    double sum = 0;
+    int group = 0, i = 0;
+    int64_t at = 0;
+    for (ek_tensor *t; at < end && (t = next_gradient(pass->gradients, &group, &i)); at += ek_row_places(t->numel)) {
+        const int64_t from = begin > at ? begin - at : 0, to = end - at < t->numel ? end - at : t->numel;
+        if (from < to)
+            sum += visit[t->dtype](t->grad_data, from, to, pass->job, pass->number);
+    }
+    pass->partial[begin / pass->grain] = sum;
+}
+
+/* The sum of what the job gives. */
+static double run(const gradients *gs, enum job job, double number)
+{
+    double sum = 0, partial[MAX_CHUNKS];
+    int group = 0, i = 0;
+    int64_t places = 0;
+    for (const ek_tensor *t; (t = next_gradient(gs, &group, &i));)
+        places += ek_row_places(t->numel);
+    const int64_t shortest = ek_row_places((places + MAX_CHUNKS - 1) / MAX_CHUNKS);
+    clip_pass pass = {.gradients = gs, .job = job, .number = number, .partial = partial,
+                      .grain = shortest > EK_GRAIN ? shortest : EK_GRAIN};
+    ek_parallel_for(places, pass.grain, visit_range, &pass);
+    for (int64_t c = 0; c * pass.grain < places; c++)
+        sum += partial[c];
+    return sum;
 }
 
 static ek_status check_list(const char *who, const gradients *gs)
@@ -123,15 +131,31 @@ static ek_status check_list(const char *who, const gradients *gs)
     return EK_OK;
 }
 
+double ek_gradient_norm(const ek_optimizer *optimizer)
+{
+    return sqrt(run(&(gradients){.optimizer = optimizer}, SUM_SQUARES, 0));
+}
+
+double ek_clip_coefficient(double norm, double max_norm)
+{
+    const double coefficient = max_norm / (norm + 1e-6);
+    return max_norm < INFINITY && !(coefficient >= 1) ? coefficient : 1; /* NaN is passed on to the gradients */
+}
+
+static ek_status check_max_norm(const char *who, double max_norm)
+{
+    if (max_norm >= 0)
+        return EK_OK;
+    return ek_fail(EK_ERR_ARGUMENT, "%s: expected max_norm of 0 or more, got %g", who, max_norm);
+}
+
 static ek_status clip_norm(const gradients *gs, double max_norm, double *total_norm)
 {
-    if (!(max_norm >= 0))
-        return ek_fail(EK_ERR_ARGUMENT, "clip_grad_norm: expected max_norm of 0 or more, got %g", max_norm);
-    double sum = 0;
-    each(gs, add_squares, &sum);
-    double norm = sqrt(sum), coefficient = max_norm / (norm + 1e-6);
-    if (max_norm < INFINITY && !(coefficient >= 1)) /* NaN is passed on to the gradients */
-        each(gs, scale_gradient, &coefficient);
+    if (check_max_norm("clip_grad_norm", max_norm) != EK_OK)
+        return EK_ERR_ARGUMENT;
+    const double norm = sqrt(run(gs, SUM_SQUARES, 0)), coefficient = ek_clip_coefficient(norm, max_norm);
+    if (coefficient != 1)
+        run(gs, SCALE, coefficient);
     if (total_norm)
         *total_norm = norm;
     return EK_OK;
@@ -141,7 +165,7 @@ static ek_status clip_value(const gradients *gs, double limit)
 {
     if (!(limit >= 0))
         return ek_fail(EK_ERR_ARGUMENT, "clip_grad_value: expected a limit of 0 or more, got %g", limit);
-    each(gs, clamp_gradient, &limit);
+    run(gs, CLAMP, limit);
     return EK_OK;
 }
 
@@ -157,6 +181,21 @@ ek_status ek_clip_grad_norm_tensors(ek_tensor *const *tensors, int n, double max
     gradients gs = {.tensors = tensors, .n = n};
     ek_status status = check_list("clip_grad_norm", &gs);
     return status == EK_OK ? clip_norm(&gs, max_norm, total_norm) : status;
+}
+
+ek_status ek_optimizer_set_max_norm(ek_optimizer *optimizer, double max_norm)
+{
+    if (!optimizer)
+        return ek_fail(EK_ERR_ARGUMENT, "optimizer_set_max_norm: the optimizer is NULL");
+    if (check_max_norm("optimizer_set_max_norm", max_norm) != EK_OK)
+        return EK_ERR_ARGUMENT;
+    optimizer->max_norm = max_norm;
+    return EK_OK;
+}
+
+double ek_optimizer_grad_norm(const ek_optimizer *optimizer)
+{
+    return optimizer ? optimizer->grad_norm : NAN;
 }
 
 ek_status ek_clip_grad_value(ek_optimizer *optimizer, double limit)

@@ -58,6 +58,8 @@ ek_optimizer *ek_optimizer_new(const ek_optimizer_kind *kind, ek_group_opts defa
     optimizer->kind = kind;
     optimizer->defaults = defaults;
     optimizer->spares_norms_and_biases = !decay_norms_and_biases;
+    optimizer->max_norm = INFINITY;
+    optimizer->grad_norm = NAN;
     return optimizer;
 }
 
@@ -205,23 +207,40 @@ static ek_status prepare_slot(const ek_optimizer *optimizer, ek_trained *slot, i
     return EK_OK;
 }
 
+/* Places begin … end−1 of the row. */
 static void update_range(void *context, int64_t begin, int64_t end)
 {
-    const ek_update *update = context;
-    update->optimizer->kind->update[update->dtype](update, begin, end);
+    const ek_optimizer *optimizer = context;
+    for (int g = 0; g < optimizer->n_groups; g++)
+        for (int i = 0; i < optimizer->groups[g].n; i++) {
+            const ek_update *update = &optimizer->groups[g].slots[i].update;
+            const int64_t from = begin > update->begin ? begin - update->begin : 0, last = end - update->begin;
+            const int64_t to = last < update->n ? last : update->n;
+            if (from < to)
+                optimizer->kind->update[update->dtype](update, from, to);
+        }
 }
 
-static void update_slot(const ek_optimizer *optimizer, const ek_group *group, ek_trained *slot)
+/* Everything about a slot's update but the elements; returns its places in the row, which begin at `begin`. */
+static int64_t prepare_update(const ek_optimizer *optimizer, const ek_group *group, ek_trained *slot, double scale,
+                              int64_t begin)
 {
-    ek_tensor *p = slot->parameter;
+    const ek_tensor *p = slot->parameter;
+    if (!p->has_grad) {
+        slot->update.n = 0;
+        return 0;
+    }
     bool spared = optimizer->spares_norms_and_biases && !p->decays;
     slot->step++;
-    ek_update update = {.optimizer = optimizer, .dtype = p->dtype, .lr = group->lr,
-                        .weight_decay = spared ? 0 : group->weight_decay, .step = slot->step, .parameter = p->data,
-                        .gradient = p->grad_data};
+    slot->update = (ek_update){.optimizer = optimizer, .dtype = p->dtype, .lr = group->lr,
+                               .weight_decay = spared ? 0 : group->weight_decay, .gradient_scale = scale,
+                               .step = slot->step, .begin = begin, .n = p->numel, .parameter = p->data,
+                               .gradient = p->grad_data};
     for (int k = 0; k < EK_STATE_TENSORS; k++)
-        update.state[k] = slot->state[k] ? slot->state[k]->data : NULL;
-    ek_parallel_for(p->numel, EK_GRAIN, update_range, &update);
+        slot->update.state[k] = slot->state[k] ? slot->state[k]->data : NULL;
+    if (optimizer->kind->prepare)
+        optimizer->kind->prepare(&slot->update);
+    return ek_row_places(p->numel);
 }
 
 ek_status ek_optimizer_step(ek_optimizer *optimizer)
@@ -234,10 +253,14 @@ ek_status ek_optimizer_step(ek_optimizer *optimizer)
             if (slot->parameter->has_grad && prepare_slot(optimizer, slot, g, i) != EK_OK)
                 return ek_last_status();
         }
+    const bool clips = optimizer->max_norm < INFINITY;
+    optimizer->grad_norm = clips ? ek_gradient_norm(optimizer) : NAN;
+    const double scale = clips ? ek_clip_coefficient(optimizer->grad_norm, optimizer->max_norm) : 1;
+    int64_t places = 0;
     for (int g = 0; g < optimizer->n_groups; g++)
         for (int i = 0; i < optimizer->groups[g].n; i++)
-            if (optimizer->groups[g].slots[i].parameter->has_grad)
-                update_slot(optimizer, &optimizer->groups[g], &optimizer->groups[g].slots[i]);
+            places += prepare_update(optimizer, &optimizer->groups[g], &optimizer->groups[g].slots[i], scale, places);
+    ek_parallel_for(places, EK_GRAIN, update_range, optimizer);
     optimizer->steps++;
     return EK_OK;
 }
@@ -252,14 +275,6 @@ void ek_optimizer_zero_grad(ek_optimizer *optimizer)
 int64_t ek_optimizer_num_steps(const ek_optimizer *optimizer)
 {
     return optimizer ? optimizer->steps : 0;
-}
-
-void ek_optimizer_each_gradient(ek_optimizer *optimizer, void (*visit)(void *user, ek_tensor *tensor), void *user)
-{
-    for (int g = 0; g < optimizer->n_groups; g++)
-        for (int i = 0; i < optimizer->groups[g].n; i++)
-            if (optimizer->groups[g].slots[i].parameter->has_grad)
-                visit(user, optimizer->groups[g].slots[i].parameter);
 }
 
 ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, const char *name)

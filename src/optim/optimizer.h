@@ -1,4 +1,4 @@
-/* What the optimizers share: groups of tensors with state, and one pass over memory per tensor and step. */
+/* What the optimizers share: groups of tensors with state, and one pass over memory, in one parallel loop, per step. */
 #ifndef EK_OPTIMIZER_H
 #define EK_OPTIMIZER_H
 
@@ -15,7 +15,10 @@ typedef struct ek_update {
     const ek_optimizer *optimizer;
     ek_dtype dtype;
     double lr, weight_decay; /* of the group; weight_decay is 0 for a tensor that is spared */
+    double gradient_scale;   /* of clipping; 1 without */
+    double factor[2];        /* what the kind's prepare() leaves for its kernel */
     int64_t step;            /* updates of this tensor, this one included: 1, 2, … */
+    int64_t begin, n;        /* its elements in the row of all that are updated; n = 0: none are */
     void *parameter;         /* [n] */
     const void *gradient;    /* [n] */
     void *state[EK_STATE_TENSORS]; /* [n] each; NULL where the options need none */
@@ -24,7 +27,9 @@ typedef struct ek_update {
 typedef struct ek_optimizer_kind {
     const char *name;
     const char *state_name[EK_STATE_TENSORS]; /* torch.optim's */
-    /* By dtype: updates elements begin … end−1. */
+    /* Numbers that are the same for all elements; may be NULL. */
+    void (*prepare)(ek_update *update);
+    /* By dtype: updates elements begin … end−1.  An element's bits do not depend on where a range begins. */
     void (*update[2])(const ek_update *update, int64_t begin, int64_t end);
 } ek_optimizer_kind;
 
@@ -32,6 +37,7 @@ typedef struct ek_trained {
     ek_tensor *parameter;                /* retained */
     ek_tensor *state[EK_STATE_TENSORS];  /* made when the parameter is first updated */
     int64_t step;
+    ek_update update; /* while a step runs */
 } ek_trained;
 
 typedef struct ek_group {
@@ -54,6 +60,7 @@ struct ek_optimizer {
     int n_groups;
     ek_group *groups;
     int64_t steps;
+    double max_norm, grad_norm; /* INFINITY: no clipping; of the last step */
 };
 
 /* A new optimizer without groups, defaults and opts still to be set.  NULL after ek_fail. */
@@ -69,7 +76,15 @@ ek_status ek_check_option(const char *who, const char *option, double value, dou
 /* State tensor `name` ("exp_avg") of tensor i of a group; NULL when there is none (yet). */
 ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, const char *name);
 
-/* Calls visit(user, tensor) for every tensor of an optimizer that has a gradient. */
-void ek_optimizer_each_gradient(ek_optimizer *optimizer, void (*visit)(void *user, ek_tensor *tensor), void *user);
+/* Passes over many tensors see their elements in one row, so that small tensors share a chunk of a parallel loop.  The
+ * places that n elements take in it: whole cache lines, on which a chunk then begins. */
+static inline int64_t ek_row_places(int64_t n)
+{
+    return (n + EK_ALIGNMENT / 4 - 1) / (EK_ALIGNMENT / 4) * (EK_ALIGNMENT / 4);
+}
+
+/* √Σ g² over all gradients of an optimizer, and what clipping multiplies them by. */
+double ek_gradient_norm(const ek_optimizer *optimizer);
+double ek_clip_coefficient(double norm, double max_norm);
 
 #endif

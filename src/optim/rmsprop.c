@@ -11,9 +11,9 @@ EK_KERNEL static void FN(rmsprop_update)(const ek_update *u, int64_t begin, int6
     const REAL *restrict gradient = u->gradient;
     REAL *restrict v = u->state[0], *restrict b = u->state[1], *restrict a = u->state[2];
     REAL lr = (REAL)u->lr, decay = (REAL)u->weight_decay, momentum = (REAL)o->momentum, eps = (REAL)o->eps;
-    REAL keep = (REAL)o->alpha, take = (REAL)(1 - o->alpha);
+    REAL scale = (REAL)u->gradient_scale, keep = (REAL)o->alpha, take = (REAL)(1 - o->alpha);
     for (int64_t i = begin; i < end; i++) {
-        REAL g = gradient[i] + decay * parameter[i];
+        REAL g = scale * gradient[i] + decay * parameter[i];
         REAL s, d;
         s = v[i] = keep * v[i] + take * g * g;
         if (a) { /* both conditions are the same for all i: the compiler makes loops of them */

@@ -10,10 +10,11 @@ EK_KERNEL static void FN(sgd_update)(const ek_update *u, int64_t begin, int64_t 
     const REAL *restrict gradient = u->gradient;
     REAL *restrict buffer = u->state[0];
     REAL lr = (REAL)u->lr, decay = (REAL)u->weight_decay, momentum = (REAL)o->momentum;
+    REAL scale = (REAL)u->gradient_scale;
     bool nesterov = o->nesterov;
     REAL keep = u->step == 1 ? 0 : momentum, take = u->step == 1 ? 1 : (REAL)(1 - o->dampening);
     for (int64_t i = begin; i < end; i++) {
-        REAL g = gradient[i] + decay * parameter[i], d = g;
+        REAL g = scale * gradient[i] + decay * parameter[i], d = g;
         if (buffer) { /* the same for all i, as is nesterov: the compiler makes loops of them */
             d = buffer[i] = keep * buffer[i] + take * g;
             if (nesterov)

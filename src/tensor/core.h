@@ -17,6 +17,9 @@
 #else
 #define EK_KERNEL
 #endif
+/* Functions that kernels call in their loops.  Not left to the compiler: a call would keep the loop from becoming
+ * vectors, and run the code for baseline x86-64. */
+#define EK_INLINE static inline __attribute__((always_inline, unused))
 
 #define EK_ALIGNMENT 64
 

@@ -40,6 +40,7 @@ typedef struct words {
 typedef struct bench_case {
     char name[4 * WORD_BYTES], command[LINE_BYTES], small[LINE_BYTES]; /* small: the same on a net of next to no size */
     int threads;
+    bool once;        /* rounds are single repetitions: below a line "once" */
     bool memory;      /* not time but memory: variant mem */
     double tolerance; /* between the numbers that everyone computes: option tolerance=… */
 } bench_case;
@@ -80,18 +81,21 @@ static bool matches(const char *pattern, const char *name)
 
 static const double usual_tolerance = 1e-3;
 
-/* The cases of one line: KIND SIZE [OPTION…] in each variant; "-" is a variant without a name. */
-static void add_cases(case_list *list, const words *line, const words *variants, int threads, const char *pattern)
+/* The cases of one line: KIND SIZE [OPTION…] in each variant; "-" is a variant or a size without a
+ * name. */
+static void add_cases(case_list *list, const words *line, const words *variants, int threads, bool once,
+                      const char *pattern)
 {
     for (int v = 1; v < variants->n; v++) {
-        bench_case c = {.threads = threads, .tolerance = usual_tolerance};
+        bench_case c = {.threads = threads, .once = once, .tolerance = usual_tolerance};
         const char *variant = variants->word[v], *shown = strcmp(variant, "-") ? variant : "";
+        const char *size = strcmp(line->word[1], "-") ? line->word[1] : "";
         c.memory = !strcmp(variant, "mem");
         if (c.memory)
             snprintf(c.name, sizeof c.name, "mem_%s_%s", line->word[0], line->word[1]);
         else
-            snprintf(c.name, sizeof c.name, "%s_%s%s%s_t%d", line->word[0], line->word[1], *shown ? "_" : "", shown,
-                     threads);
+            snprintf(c.name, sizeof c.name, "%s%s%s%s%s_t%d", line->word[0], *size ? "_" : "", size, *shown ? "_" : "",
+                     shown, threads);
         snprintf(c.small, sizeof c.small, "case %s b2_w8 mem %d", line->word[0], threads);
         int used = snprintf(c.command, sizeof c.command, "case %s %s %s %d", line->word[0], line->word[1], variant,
                             threads);
@@ -115,7 +119,7 @@ static bool read_cases(const char *path, const char *pattern, int threads, case_
         die("cannot read %s: %s", path, strerror(errno));
     words variants = {0}, teams = {0};
     char text[LINE_BYTES];
-    bool more = false;
+    bool more = false, once = false;
     list->n = 0;
     while (fgets(text, sizeof text, file)) {
         const words line = split(text);
@@ -125,13 +129,15 @@ static bool read_cases(const char *path, const char *pattern, int threads, case_
             variants = line;
         } else if (!strcmp(line.word[0], "threads")) {
             teams = line;
+        } else if (!strcmp(line.word[0], "once")) {
+            once = true;
         } else if (line.n < 2 || !variants.n || !teams.n) {
             die("%s: expected \"variants …\" and \"threads …\", then lines of a kind and a size", path);
         } else {
             for (int i = 1; i < teams.n; i++) {
                 more |= atoi(teams.word[i]) > threads;
                 if (atoi(teams.word[i]) == threads)
-                    add_cases(list, &line, &variants, threads, pattern);
+                    add_cases(list, &line, &variants, threads, once, pattern);
             }
         }
     }
@@ -287,7 +293,7 @@ static void prepare(worker *workers, int n, const bench_case *c)
 }
 
 /* Rounds over all workers, each starting with the next one; returns how many. */
-static int measure(worker *workers, int n, const effort *how)
+static int measure(worker *workers, int n, bool once, const effort *how)
 {
     char answer[LINE_BYTES];
     const double began = seconds_now();
@@ -296,7 +302,7 @@ static int measure(worker *workers, int n, const effort *how)
         for (int i = 0; i < n; i++) {
             worker *w = &workers[(i + round) % n];
             double median, fastest;
-            if (!w->ready || !ask(w, answer, "run %g %g", how->warm_up, how->seconds))
+            if (!w->ready || !ask(w, answer, "run %g %g", once ? 0 : how->warm_up, once ? 0 : how->seconds))
                 continue;
             if (sscanf(answer, "%lf %*d %lf", &median, &fastest) != 2)
                 die("%s: expected \"median repetitions fastest\", got \"%s\"", w->name, answer);
@@ -420,7 +426,7 @@ static int run_team(worker *workers, int n, const case_list *cases, const effort
             continue;
         }
         prepare(workers, n, &cases->at[i]);
-        const int rounds = measure(workers, n, how);
+        const int rounds = measure(workers, n, cases->at[i].once, how);
         if (how->best)
             keep_fastest(workers, n, rounds);
         lines += report(&cases->at[i], workers, n, rounds, spread + lines);

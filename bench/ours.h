@@ -13,7 +13,7 @@ typedef struct ours_kind {
     void (*discard)(void); /* frees what prepare made */
 } ours_kind;
 
-extern const ours_kind ours_norm, ours_conv, ours_gemm, ours_train, ours_job;
+extern const ours_kind ours_norm, ours_conv, ours_gemm, ours_train;
 
 /* Leaves with ek_last_error() where this has not been done. */
 void ours_need(bool done);

@@ -1,9 +1,11 @@
 """PyTorch's side of a comparison: answers the driver as worker.h says.
 
 peer_pytorch.py            everything
+                           (for `job` the environment names the data: BENCH_JOB)
 peer_pytorch.py scripted   what torch.jit.script can make faster: the layer-normalized LSTM
 """
 import gc
+import os
 import sys
 import time
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pytorch_job import BATCHES, Job
 from pytorch_models import make_model
 
 FEWEST_REPETITIONS = 2
@@ -165,6 +168,8 @@ def prepare(words, scripted):
         return make_model(kind, size, variant, scripted)
     if kind == "gemm":
         return Product(*(int(dim) for dim in size.split("x")))
+    if kind == "job":
+        return Job(os.environ["BENCH_JOB"], BATCHES if size == "-" else (int(size[1:]),))
     if kind == "conv":
         return Conv(size, variant)
     model = make_model(kind, size, variant)
@@ -181,13 +186,12 @@ def run(step, warm_up, seconds):
     """Median of the repetitions in microseconds, how many there were, and the fastest."""
     clock = time.perf_counter
     start = clock()
-    while True:
+    while clock() - start < warm_up:
         step()
-        if clock() - start >= warm_up:
-            break
     took = []
     start = before = clock()
-    while len(took) < FEWEST_REPETITIONS or before - start < seconds:
+    fewest = FEWEST_REPETITIONS if seconds > 0 else 1
+    while len(took) < fewest or before - start < seconds:
         step()
         after = clock()
         took.append(after - before)

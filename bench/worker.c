@@ -62,12 +62,12 @@ static double run(const bench_worker *worker, double warm_up, double seconds, in
 {
     static double took[MOST_REPETITIONS];
     double start = now();
-    do
+    while (now() - start < warm_up)
         worker->step();
-    while (now() - start < warm_up);
     int n = 0;
+    const int fewest = seconds > 0 ? FEWEST_REPETITIONS : 1;
     start = now();
-    for (double before = start; n < MOST_REPETITIONS && (n < FEWEST_REPETITIONS || before - start < seconds);) {
+    for (double before = start; n < MOST_REPETITIONS && (n < fewest || before - start < seconds);) {
         worker->step();
         const double after = now();
         took[n++] = 1e6 * (after - before);

@@ -5,7 +5,7 @@
  *   case KIND SIZE VARIANT THREADS [OPTION…]     answer: "ready A B", or "none" when there is no such case here.
  *                                                A and B tell what was computed: for a norm the means of |y| and |dx|
  *   run WARM_UP SECONDS                          answer: "M N F", of N repetitions the median and the fastest, in
- *                                                microseconds
+ *                                                microseconds; WARM_UP and SECONDS 0: a single one, as it comes
  *
  * KIND, SIZE and OPTIONs are the words of a line of a .cases file; VARIANT is one of its `variants`.  A worker in C
  * fills in a bench_worker; peer_pytorch.py speaks the same in Python.

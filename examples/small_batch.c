@@ -5,7 +5,7 @@
  * images is measured.  Beside it stands the reason: how far the mean and variance of a batch stray from those of the
  * whole training set.
  */
-#include "images.h"
+#include "small_net.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -48,57 +48,6 @@ typedef struct experiment {
     int64_t done;
 } experiment;
 
-/* Every net has the same modules at the same places, so that names and seeds mean the same; "none" has an empty
- * sequential where the others have their norm. */
-static ek_module *norm_or_nothing(const char *norm, int64_t channels, int64_t size)
-{
-    if (!strcmp(norm, "none") || (!strcmp(norm, "IN") && size == 0))
-        return ek_sequential_from(0, NULL);
-    return make_norm(norm, channels, size, 4);
-}
-
-static ek_module *make_net(const char *norm)
-{
-    ek_conv_layer_opts half = ek_conv_layer_opts_default();
-    half.stride[0] = half.stride[1] = 2;
-    half.padding[0] = half.padding[1] = 1;
-    return ek_sequential(ek_conv2d_layer(1, 8, 3, &half), norm_or_nothing(norm, 8, 14), ek_relu_layer(),
-                         ek_conv2d_layer(8, 16, 3, &half), norm_or_nothing(norm, 16, 7), ek_relu_layer(),
-                         ek_flatten_layer(), ek_linear(784, 64, NULL), norm_or_nothing(norm, 64, 0), ek_relu_layer(),
-                         ek_linear(64, 10, NULL));
-}
-
-/* Trains for all epochs. */
-static ek_status train(ek_module *net, ek_dataset *data, int64_t batch_size, int64_t epochs, uint64_t seed)
-{
-    ek_loader_opts shuffled = ek_loader_opts_default();
-    shuffled.seed = seed;
-    shuffled.merge_last = true;
-    ek_sgd_opts momentum = ek_sgd_opts_default();
-    momentum.momentum = 0.9;
-    ek_loader *loader = ek_loader_new(data, batch_size, &shuffled);
-    ek_optimizer *optimizer = loader ? ek_sgd(net, 0.05 * (double)batch_size / 32, &momentum) : NULL;
-    ek_tape *tape = optimizer ? ek_tape_new() : NULL;
-    ek_status status = tape ? EK_OK : ek_last_status();
-    for (int64_t epoch = 0; epoch < epochs && status == EK_OK; epoch++) {
-        ek_batch batch;
-        while (status == EK_OK && (status = ek_loader_next(loader, &batch)) == EK_OK) {
-            ek_tensor *loss = ek_cross_entropy(tape, ek_forward(net, tape, batch.x), batch.y, NULL);
-            status = ek_backward(tape, loss);
-            if (status == EK_OK)
-                status = ek_optimizer_step(optimizer);
-            ek_optimizer_zero_grad(optimizer);
-            ek_tape_reset(tape);
-        }
-        if (status == EK_DONE)
-            status = EK_OK;
-    }
-    ek_tape_free(tape);
-    ek_optimizer_free(optimizer);
-    ek_loader_free(loader);
-    return status;
-}
-
 /* Error in % over a whole data set, in evaluation mode; −1 on failure. */
 static double error_of(ek_module *net, ek_dataset *data)
 {
@@ -135,10 +84,10 @@ static void run(void *context, int job)
     const int batch = N_BATCHES - 1 - job / (int)e->seeds / N_NORMS;
     result *r = &e->results[norm][batch][seed];
     const uint64_t run_seed = (uint64_t)(e->seed + seed);
-    ek_module *net = make_net(norms[norm]);
+    ek_module *net = small_net(norms[norm]);
     r->failed = true;
     if (net && ek_module_init(net, run_seed) == EK_OK &&
-        train(net, e->data.train, batches[batch], e->epochs, run_seed) == EK_OK) {
+        train_small_net(net, e->data.train, batches[batch], e->epochs, run_seed) == EK_OK) {
         if (norm == 1 && batch == 0 && seed == 0) /* the net whose activations are looked at: BN at 32 */
             ek_module_observe(net, record_probe, e);
         r->train_error = error_of(net, e->data.train);

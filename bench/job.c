@@ -16,8 +16,8 @@ enum { IMAGES = 4096, TEST_IMAGES = 2000, EPOCHS = 2, SEED = 1, N_BATCHES = 4, F
 
 static const int64_t batches[N_BATCHES] = {2, 4, 8, 32};
 static image_sets data;
-/* The first images, for FEW_STEPS steps whose result everyone has to find.  After thirty at batch size 2 a difference in
- * the last bits of the weights has become one of several per cent of the loss, in PyTorch alone as well. */
+/* The first images, for FEW_STEPS steps whose result everyone has to find.  After thirty at batch size 2 a difference
+ * in the last bits of the weights has become one of several per cent of the loss, in PyTorch alone as well. */
 static ek_dataset *few[N_BATCHES];
 static int64_t wanted;  /* one batch size, or 0: all */
 

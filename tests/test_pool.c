@@ -173,6 +173,28 @@ START_TEST(special_values_in_a_max)
 }
 END_TEST
 
+/* 2×2 side by side: rows of any length, odd ones too, with every order of few values, NaN among them. */
+START_TEST(pairs)
+{
+    static const double values[] = {1, 2, -1, 0, NAN, -INFINITY, INFINITY, 2};
+    ek_rng rng = ek_rng_seed(3);
+    for (int64_t w = 2; w < 40; w++)
+        for (int dtype = EK_F32; dtype <= EK_F64; dtype++) {
+            sizes s = {.what = MAX, .n = 2, .c = 3, .h = 2 + w % 4, .w = w, .kh = 2, .kw = 2,
+                       .opts = {{EK_STRIDE_IS_KERNEL, 2}, {0, 0}, true}};
+            ek_tensor *x = make_input(&s, (ek_dtype)dtype, &rng);
+            check_input(&s, x, &rng);
+            for (int64_t i = 0; i < ek_tensor_numel(x); i++)
+                if (dtype == EK_F32)
+                    ek_data_f32(x)[i] = (float)values[ek_rng_below(&rng, 8)];
+                else
+                    ek_data_f64(x)[i] = values[ek_rng_below(&rng, 8)];
+            check_input(&s, x, &rng);
+            ek_tensor_free(x);
+        }
+}
+END_TEST
+
 START_TEST(defaults_and_inference)
 {
     const double values[] = {1, 5, 2, 3, 4, 0};
@@ -258,5 +280,6 @@ END_TEST
 
 int main(void)
 {
-    return RUN_TESTS("pool", random_options, special_values_in_a_max, defaults_and_inference, any_threads, refused);
+    return RUN_TESTS("pool", random_options, special_values_in_a_max, pairs, defaults_and_inference, any_threads,
+                     refused);
 }

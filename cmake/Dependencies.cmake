@@ -41,7 +41,7 @@ if(NOT EVENKEEL_BLAS STREQUAL "OFF")
   elseif(EVENKEEL_BLAS STREQUAL "ON")
     message(FATAL_ERROR "EVENKEEL_BLAS=ON, but OpenBLAS was not found.  On Debian: apt-get install libopenblas-dev")
   else()
-    message(STATUS "OpenBLAS was not found: the built-in matrix product is used, which is slower.  "
+    message(STATUS "OpenBLAS was not found: the built-in matrix product is used, which is slower for small ones.  "
       "On Debian: apt-get install libopenblas-dev")
   endif()
 endif()

@@ -1,4 +1,5 @@
-/* Matrix products: cuts C, and a long sum over k, into pieces that are computed serially (gemm_tile.h), in parallel.
+/* Matrix products: cuts C, and a long sum over k, into pieces that are computed serially (gemm_tile.h), in parallel: on
+ * register tiles, or by OpenBLAS where there is one and it is faster.
  * Expands to ek_gemm_f32, ek_gemm_into_f32, ek_gemm_serial_f32 and their _f64 twins. */
 #ifdef REAL /* this part is compiled once per dtype */
 
@@ -12,25 +13,39 @@ struct FN(product) {
     struct cut cut;
 };
 
-/* out (row stride ldo) = the rows i0…i1, columns j0…j1 of the sum over k0…k1, in pieces whose sizes and strides BLAS's
- * int can hold: where a stride does not fit, pieces are one row (of the matrix as stored) high. */
-static void FN(serial)(const struct FN(product) *p, int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t k0,
-                       int64_t k1, REAL *out, int64_t ldo, bool accumulate)
+#ifdef EK_BLAS
+/* In pieces whose sizes and strides BLAS's int can hold: where a stride does not fit, they are one row (of the matrix as
+ * stored) high. */
+static void FN(by_blas)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const REAL *a, int64_t lda,
+                        const REAL *b, int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
 {
-    bool far_a = p->lda > INT_MAX, far_b = p->ldb > INT_MAX;
-    int64_t step_m = ldo > INT_MAX || (far_a && !p->transpose_a) ? 1 : LARGEST_PIECE;
-    int64_t step_n = far_b && p->transpose_b ? 1 : LARGEST_PIECE;
-    int64_t step_k = (far_a && p->transpose_a) || (far_b && !p->transpose_b) ? 1 : LARGEST_PIECE;
-    for (int64_t i = i0; i < i1; i += step_m)
-        for (int64_t j = j0; j < j1; j += step_n)
-            for (int64_t q = k0; q < k1; q += step_k)
-                FN(ek_gemm_tile)(p->transpose_a, p->transpose_b, (int)smaller(step_m, i1 - i),
-                                 (int)smaller(step_n, j1 - j), (int)smaller(step_k, k1 - q),
-                                 p->transpose_a ? p->a + q * p->lda + i : p->a + i * p->lda + q,
-                                 (int)smaller(p->lda, INT_MAX),
-                                 p->transpose_b ? p->b + j * p->ldb + q : p->b + q * p->ldb + j,
-                                 (int)smaller(p->ldb, INT_MAX), out + (i - i0) * ldo + (j - j0),
-                                 (int)smaller(ldo, INT_MAX), accumulate || q > k0);
+    const bool far_a = lda > INT_MAX, far_b = ldb > INT_MAX;
+    const int64_t step_m = ldc > INT_MAX || (far_a && !transpose_a) ? 1 : LARGEST_PIECE;
+    const int64_t step_n = far_b && transpose_b ? 1 : LARGEST_PIECE;
+    const int64_t step_k = (far_a && transpose_a) || (far_b && !transpose_b) ? 1 : LARGEST_PIECE;
+    for (int64_t i = 0; i < m; i += step_m)
+        for (int64_t j = 0; j < n; j += step_n)
+            for (int64_t q = 0; q < k; q += step_k)
+                FN(ek_gemm_blas)(transpose_a, transpose_b, (int)smaller(step_m, m - i), (int)smaller(step_n, n - j),
+                                 (int)smaller(step_k, k - q), transpose_a ? a + q * lda + i : a + i * lda + q,
+                                 (int)smaller(lda, INT_MAX), transpose_b ? b + j * ldb + q : b + q * ldb + j,
+                                 (int)smaller(ldb, INT_MAX), c + i * ldc + j, (int)smaller(ldc, INT_MAX),
+                                 accumulate || q > 0);
+}
+#endif
+
+static void FN(serial)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const REAL *a, int64_t lda,
+                       const REAL *b, int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
+{
+    if (m < 1 || n < 1 || k < 1)
+        return;
+#ifdef EK_BLAS
+    if (!ek_gemm_prefers_tiles(m, n, k)) {
+        FN(by_blas)(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+        return;
+    }
+#endif
+    FN(ek_gemm_tiled)(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
 /* Pieces begin…end of the product, numbered (chunk of k, row of tiles, column of tiles). */
@@ -42,8 +57,10 @@ static void FN(run_pieces)(void *context, int64_t begin, int64_t end)
         int64_t chunk = t / (rows * columns), i = t / columns % rows * p->cut.m, j = t % columns * p->cut.n;
         int64_t ldo = chunk ? p->n : p->ldc, q = chunk * p->cut.k;
         REAL *out = chunk ? p->partial + (chunk - 1) * p->m * p->n : p->c;
-        FN(serial)(p, i, smaller(i + p->cut.m, p->m), j, smaller(j + p->cut.n, p->n), q, smaller(q + p->cut.k, p->k),
-                   out + i * ldo + j, ldo, chunk == 0 && p->accumulate);
+        FN(serial)(p->transpose_a, p->transpose_b, smaller(p->cut.m, p->m - i), smaller(p->cut.n, p->n - j),
+                   smaller(p->cut.k, p->k - q), p->transpose_a ? p->a + q * p->lda + i : p->a + i * p->lda + q, p->lda,
+                   p->transpose_b ? p->b + j * p->ldb + q : p->b + q * p->ldb + j, p->ldb, out + i * ldo + j, ldo,
+                   chunk == 0 && p->accumulate);
     }
 }
 
@@ -75,12 +92,10 @@ static void FN(clear)(int64_t m, int64_t n, REAL *c, int64_t ldc)
 void FN(ek_gemm_serial)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const REAL *a, int64_t lda,
                         const REAL *b, int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
 {
-    const struct FN(product) p = {.transpose_a = transpose_a, .transpose_b = transpose_b, .lda = lda, .ldb = ldb,
-                                  .a = a, .b = b};
     if (k == 0 && !accumulate)
         FN(clear)(m, n, c, ldc);
     else
-        FN(serial)(&p, 0, m, 0, n, 0, k, c, ldc, accumulate);
+        FN(serial)(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
 size_t FN(ek_gemm_scratch)(int64_t m, int64_t n, int64_t k)
@@ -128,7 +143,9 @@ struct cut {
     int64_t m, n, k;
 };
 
+#ifdef EK_BLAS
 #define LARGEST_PIECE ((int64_t)1 << 30)
+#endif
 /* Tiles of C are at most so large.  Measured on two cores: 128 loses nothing against whole products at 1024³ (156 GF/s;
  * 64: 137), and leaves the middling sizes enough tiles for both cores (163 GF/s at 256³; tiles of 256: 129). */
 #define TILE 128
@@ -181,6 +198,13 @@ static struct cut choose_cut(int64_t m, int64_t n, int64_t k)
         cut.k = even(k, pieces(k, chunks));
     return cut;
 }
+
+#ifndef EK_BLAS
+const char *ek_gemm_backend(void)
+{
+    return "built-in";
+}
+#endif
 
 #define OP_FILE "gemm.c"
 #include "foreach_real.h"

@@ -1,4 +1,4 @@
-/* Serial tiles by OpenBLAS, whichever of its flavours is loaded.  The only file that sees cblas.h, which leaks macros.
+/* Serial products by OpenBLAS, whichever of its flavours is loaded.  The only file that sees cblas.h, which leaks macros.
  *
  * The flavour is asked at run time, because Debian can swap it under a built program:
  *   0, serial:  keeps its work space in one place for all threads, so calls take turns (slow, but right);
@@ -66,7 +66,7 @@ static void leave(int flavour, int team)
         ek_team_resume(team);
 }
 
-void ek_gemm_tile_f32(bool transpose_a, bool transpose_b, int m, int n, int k, const float *a, int lda, const float *b,
+void ek_gemm_blas_f32(bool transpose_a, bool transpose_b, int m, int n, int k, const float *a, int lda, const float *b,
                       int ldb, float *c, int ldc, bool accumulate)
 {
     int flavour = openblas_get_parallel(), team = enter(flavour);
@@ -75,7 +75,7 @@ void ek_gemm_tile_f32(bool transpose_a, bool transpose_b, int m, int n, int k, c
     leave(flavour, team);
 }
 
-void ek_gemm_tile_f64(bool transpose_a, bool transpose_b, int m, int n, int k, const double *a, int lda,
+void ek_gemm_blas_f64(bool transpose_a, bool transpose_b, int m, int n, int k, const double *a, int lda,
                       const double *b, int ldb, double *c, int ldc, bool accumulate)
 {
     int flavour = openblas_get_parallel(), team = enter(flavour);

@@ -21,9 +21,11 @@ enum { EK_TILE_MOST_ROWS = 8, EK_TILE_MOST_COLUMNS = 48 };
          * next whole vector after `columns`; c is not touched beyond them. */                                         \
         void (*multiply)(int rows, int columns, int64_t k, const REAL *a, const REAL *b, int64_t ldb,                  \
                          const int64_t *offset, REAL *c, int64_t ldc, bool accumulate);                                \
-        /* The same with a as a matrix has it: a[i·lda + p]. */                                                        \
+        /* The same with a as a matrix has it, a[i·lda + p], or its transpose, a[p·lda + i]. */                        \
         void (*multiply_rows)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,             \
                               int64_t ldb, REAL *c, int64_t ldc, bool accumulate);                                     \
+        void (*multiply_columns)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,          \
+                                 int64_t ldb, REAL *c, int64_t ldc, bool accumulate);                                  \
         /* c[i·ldc + j] = (accumulate ? c : 0) + Σ_q a[i·lda + q]·b[at(j) + q] for q < n, with at(j) as above. */      \
         void (*dot)(int rows, int columns, int64_t n, const REAL *a, int64_t lda, const REAL *b, int64_t ldb,          \
                     const int64_t *offset, REAL *c, int64_t ldc, bool accumulate);                                     \

@@ -66,13 +66,14 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
 }
 
 /* The same by rows and vectors known at run time; a is packed, [k][rows], or has rows lda apart. */
-TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const bool packed,
+TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const layout a_is,
                                                      int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                      REAL *c, int64_t ldc, bool accumulate)
 {
 #define ONE(R, V)                                                                                                      \
     case (R) * VECTORS + (V):                                                                                          \
-        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, packed ? 1 : lda, packed ? (R) : 1, b, ldb, offset, c, ldc,      \
+        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, a_is == ROWS_OF_A ? lda : 1,                         \
+                   a_is == ROWS_OF_A ? 1 : a_is == COLUMNS_OF_A ? lda : (R), b, ldb, offset, c, ldc,                 \
                    accumulate);                                                                                        \
         break;
 #define THREE(R) ONE(R, 1) ONE(R, 2) ONE(R, 3)
@@ -89,7 +90,7 @@ TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int6
 }
 
 /* The same by columns: a part of a vector is computed whole, in memory that has room. */
-TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_t k, const REAL *a, const bool packed,
+TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_t k, const REAL *a, const layout a_is,
                                                    int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                    REAL *c, int64_t ldc, bool accumulate)
 {
@@ -97,7 +98,7 @@ TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_
     REAL whole[ROWS * VECTORS * LANES];
     for (int i = 0; columns < padded && accumulate && i < rows; i++)
         memcpy(whole + i * padded, c + i * ldc, (size_t)columns * sizeof(REAL));
-    TILE(whole_vectors)(rows, vectors, k, a, packed, lda, b, ldb, offset, columns < padded ? whole : c,
+    TILE(whole_vectors)(rows, vectors, k, a, a_is, lda, b, ldb, offset, columns < padded ? whole : c,
                         columns < padded ? padded : ldc, accumulate);
     for (int i = 0; columns < padded && i < rows; i++)
         memcpy(c + i * ldc, whole + i * padded, (size_t)columns * sizeof(REAL));
@@ -106,13 +107,19 @@ TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_
 TARGET static void TILE(multiply)(int rows, int columns, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
                                   const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
 {
-    TILE(any_columns)(rows, columns, k, a, true, 0, b, ldb, offset, c, ldc, accumulate);
+    TILE(any_columns)(rows, columns, k, a, PACKED, 0, b, ldb, offset, c, ldc, accumulate);
 }
 
 TARGET static void TILE(multiply_rows)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,
                                        int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
 {
-    TILE(any_columns)(rows, columns, k, a, false, lda, b, ldb, NULL, c, ldc, accumulate);
+    TILE(any_columns)(rows, columns, k, a, ROWS_OF_A, lda, b, ldb, NULL, c, ldc, accumulate);
+}
+
+TARGET static void TILE(multiply_columns)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,
+                                          int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
+{
+    TILE(any_columns)(rows, columns, k, a, COLUMNS_OF_A, lda, b, ldb, NULL, c, ldc, accumulate);
 }
 
 /* The first n < LANES elements, then zeros. */
@@ -191,7 +198,8 @@ TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, in
 
 static const FN(ek_tile_kernels) TILE(kernels) = {
     .lanes = LANES, .rows = ROWS, .columns = VECTORS * LANES, .dot_rows = DOT_ROWS, .dot_columns = DOT_COLUMNS,
-    .multiply = TILE(multiply), .multiply_rows = TILE(multiply_rows), .dot = TILE(dot)};
+    .multiply = TILE(multiply), .multiply_rows = TILE(multiply_rows),
+    .multiply_columns = TILE(multiply_columns), .dot = TILE(dot)};
 #undef LANES
 #undef FOLD
 #undef FOLD_HALVES

@@ -67,7 +67,8 @@ static double *drawn_f64(int64_t n, uint64_t seed)
 /* Sizes around whole squares, vectors, panels and pieces of k; none of each. */
 START_TEST(products_are_the_sums_they_stand_for)
 {
-    const int64_t rows[] = {0, 1, 3, 8, 19}, columns[] = {0, 1, 4, 15, 48, 51, 97}, depths[] = {0, 1, 2, 5, 64, 131, 260};
+    const int64_t rows[] = {0, 1, 3, 8, 19}, columns[] = {0, 1, 4, 15, 48, 51, 97};
+    const int64_t depths[] = {0, 1, 2, 5, 64, 131, 260};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t j = 0; j < sizeof columns / sizeof *columns; j++)
             for (size_t p = 0; p < sizeof depths / sizeof *depths; p++)

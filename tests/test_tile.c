@@ -21,13 +21,13 @@ static void FN(expect)(double value, double expected, int64_t n)
 static void FN(check_multiply)(void)
 {
     enum { MOST_K = 37, LDB = EK_TILE_MOST_COLUMNS + 3, LDC = EK_TILE_MOST_COLUMNS + 5, LDA = MOST_K + 2 };
-    static REAL a[LDA * EK_TILE_MOST_ROWS], b[(MOST_K + 1) * LDB], c[EK_TILE_MOST_ROWS * LDC];
+    static REAL a[LDA * (EK_TILE_MOST_ROWS + 1)], b[(MOST_K + 1) * LDB], c[EK_TILE_MOST_ROWS * LDC];
     static REAL before[EK_TILE_MOST_ROWS * LDC];
     const FN(ek_tile_kernels) *tile = FN(ek_tile)();
     const int64_t depth[] = {0, 1, 2, MOST_K};
     int64_t offset[MOST_K];
     ek_rng rng = ek_rng_seed(1);
-    FN(draw)(LDA * EK_TILE_MOST_ROWS, a, &rng);
+    FN(draw)(LDA * (EK_TILE_MOST_ROWS + 1), a, &rng);
     FN(draw)((MOST_K + 1) * LDB, b, &rng);
     for (int p = 0; p < MOST_K; p++)
         offset[p] = (p * 5 % MOST_K) * LDB + p % 3;
@@ -37,18 +37,22 @@ static void FN(check_multiply)(void)
         for (int columns = 1; columns <= tile->columns; columns++)
             for (int variant = 0; variant < 8 * 4; variant++) {
                 const int64_t k = depth[variant / 8];
-                const bool accumulate = variant & 1, by_rows = variant & 4, gathered = !by_rows && variant & 2;
+                const bool accumulate = variant & 1, plain = variant & 4, by_rows = plain && variant & 2;
+                const bool gathered = !plain && variant & 2;
+                const int64_t a_row = by_rows ? LDA : 1, a_step = by_rows ? 1 : plain ? EK_TILE_MOST_ROWS + 1 : rows;
                 FN(draw)(EK_TILE_MOST_ROWS * LDC, before, &rng);
                 memcpy(c, before, sizeof c);
                 if (by_rows)
-                    tile->multiply_rows(rows, columns, k, a, LDA, b, LDB, c, LDC, accumulate);
+                    tile->multiply_rows(rows, columns, k, a, a_row, b, LDB, c, LDC, accumulate);
+                else if (plain)
+                    tile->multiply_columns(rows, columns, k, a, a_step, b, LDB, c, LDC, accumulate);
                 else
                     tile->multiply(rows, columns, k, a, b, LDB, gathered ? offset : NULL, c, LDC, accumulate);
                 for (int i = 0; i < EK_TILE_MOST_ROWS; i++)
                     for (int j = 0; j < LDC; j++) {
                         double sum = accumulate ? (double)before[i * LDC + j] : 0;
                         for (int64_t p = 0; p < k; p++)
-                            sum += (double)a[by_rows ? i * LDA + p : p * rows + i] *
+                            sum += (double)a[i * a_row + p * a_step] *
                                    (double)b[(gathered ? offset[p] : p * LDB) + j];
                         if (i < rows && j < columns)
                             FN(expect)((double)c[i * LDC + j], sum, k);

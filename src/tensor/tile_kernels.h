@@ -65,15 +65,15 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
             *(TILE(vector) *)(c + i * ldc + v * LANES) = sum[i][v];
 }
 
-/* The same by rows and vectors known at run time; a is packed, [k][rows], or has rows lda apart. */
+/* The same by rows and vectors known at run time; a lies in memory as a_is says. */
 TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const layout a_is,
                                                      int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                      REAL *c, int64_t ldc, bool accumulate)
 {
 #define ONE(R, V)                                                                                                      \
     case (R) * VECTORS + (V):                                                                                          \
-        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, a_is == ROWS_OF_A ? lda : 1,                         \
-                   a_is == ROWS_OF_A ? 1 : a_is == COLUMNS_OF_A ? lda : (R), b, ldb, offset, c, ldc,                 \
+        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, a_is == ROWS_OF_A ? lda : 1,                                     \
+                   a_is == ROWS_OF_A ? 1 : a_is == COLUMNS_OF_A ? lda : (R), b, ldb, offset, c, ldc,                   \
                    accumulate);                                                                                        \
         break;
 #define THREE(R) ONE(R, 1) ONE(R, 2) ONE(R, 3)
@@ -177,7 +177,7 @@ TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, in
         at[j] = j < columns ? b + (offset ? offset[j] : j * ldb) : NULL;
 #define ONE(R, C)                                                                                                      \
     case (R) * DOT_COLUMNS + (C) - 1:                                                                                  \
-        TILE(dots)(R, C, n, a, lda, at, c, ldc, accumulate);                      \
+        TILE(dots)(R, C, n, a, lda, at, c, ldc, accumulate);                                                           \
         break;
 #if DOT_COLUMNS > 4
 #define ALL(R) ONE(R, 1) ONE(R, 2) ONE(R, 3) ONE(R, 4) ONE(R, 5) ONE(R, 6)

@@ -133,13 +133,13 @@ static const struct function {
     loop *run[3];
     values (*reference)(double a);
 } functions[] = {
-    {"exp", 1.0, 0x1p-30f, 256, SETS(exp), exp_of},
-    {"log", 1.0, 0, INFINITY, SETS(log), log_of},
-    {"tanh", 1.5, 0x1p-30f, 256, SETS(tanh), tanh_of},
-    {"sigmoid", 2.5, 0x1p-30f, 256, SETS(sigmoid), sigmoid_of},
-    {"softplus_tail", 2.0, 0x1p-30f, 256, SETS(softplus), softplus_of},
-    {"Φ", 6.5, 0x1p-30f, 256, SETS(cdf), normal_of},
-    {"φ", 2.5, 0x1p-30f, 256, SETS(density), density_of_normal},
+    {"exp", 0.99, 0x1p-30f, 256, SETS(exp), exp_of},
+    {"log", 0.88, 0, INFINITY, SETS(log), log_of},
+    {"tanh", 1.42, 0x1p-30f, 256, SETS(tanh), tanh_of},
+    {"sigmoid", 2.41, 0x1p-30f, 256, SETS(sigmoid), sigmoid_of},
+    {"softplus_tail", 1.71, 0x1p-30f, 256, SETS(softplus), softplus_of},
+    {"Φ", 4.88, 0x1p-30f, 256, SETS(cdf), normal_of},
+    {"φ", 2.09, 0x1p-30f, 256, SETS(density), density_of_normal},
 };
 enum { FUNCTIONS = sizeof functions / sizeof *functions };
 
@@ -307,7 +307,7 @@ START_TEST(bits_are_those_of_every_compiler)
 {
     static const uint64_t expected[FUNCTIONS] = {
         0x9645dfd0113d510eu, 0x82a9160e721a9a87u, 0x70aa94377aeb044fu, 0x9ec9b75f70708183u,
-        0x5bec311f0a540801u, 0x52fdc2b7d688bc26u, 0x78dc9e09c5849619u,
+        0x5bec311f0a540801u, 0x9a8e19bf5ae2ab55u, 0x78dc9e09c5849619u,
     };
     const struct function *f = &functions[_i];
     static float x[BLOCK], y[BLOCK];

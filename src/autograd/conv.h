@@ -63,6 +63,9 @@ conv_layout ek_conv_layout_x(const conv_sizes *s, int64_t shortest_run, int64_t 
 conv_layout ek_conv_layout_dy(const conv_sizes *s, bool masked, int64_t shortest_run, int64_t longest_run);
 /* dy, for dw: an output of the layout `x` stands at its q. */
 conv_layout ek_conv_layout_outputs(const conv_sizes *s, const conv_layout *x, bool masked);
+/* Changes the layouts of x and dy so that dy packed for dx serves dw too, shifted by conv_first(dy); false where they
+ * cannot, or not within the cache, and then they are of no use. */
+bool ek_conv_share(const conv_sizes *s, conv_layout *x, conv_layout *dy);
 /* Strips of all stacks of all groups, and which one this is, with all channels. */
 int64_t ek_conv_strips(const conv_sizes *s, const conv_layout *layout);
 conv_place ek_conv_find_place(const conv_sizes *s, const conv_layout *layout, int64_t strip);
@@ -75,6 +78,12 @@ int64_t ek_conv_dy_taps(const conv_sizes *s, const conv_layout *dy, int64_t a, i
 static inline int64_t conv_line(const conv_layout *layout, int64_t sample, int64_t line)
 {
     return (sample * layout->h.pitch + line) * layout->w.pitch;
+}
+
+/* Where the first element of a packed image stands. */
+static inline int64_t conv_first(const conv_layout *layout)
+{
+    return conv_line(layout, 0, layout->h.padding) + layout->w.padding;
 }
 
 /* ---- packing (conv_pack.c), and one channel per group (conv_depthwise.c) ------------------------------------------ */

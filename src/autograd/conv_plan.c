@@ -62,10 +62,12 @@ static void choose_pitch(conv_axis *axis)
     axis->filled = axis->pitch;
 }
 
-static void measure(conv_layout *layout)
+/* A plane has at least so many elements. */
+static void measure(conv_layout *layout, int64_t least)
 {
     const conv_axis *h = &layout->h, *w = &layout->w;
-    layout->plane = ceil_div(layout->samples * h->pitch * w->pitch, PLANE_UNIT) * PLANE_UNIT;
+    const int64_t used = layout->samples * h->pitch * w->pitch;
+    layout->plane = ceil_div(used > least ? used : least, PLANE_UNIT) * PLANE_UNIT;
     if (layout->plane % PLANE_ALIAS == 0)
         layout->plane += PLANE_UNIT;
     /* The last plane is read up to the last tap of the last output, and on to the end of a tile. */
@@ -108,7 +110,7 @@ static void choose_strips(conv_layout *layout, int64_t n, int64_t shortest_run, 
         layout->samples = clip(samples, 1, n / (dots ? 2 : 4) > 1 ? n / (dots ? 2 : 4) : 1);
     }
     layout->stacks = ceil_div(n, layout->samples);
-    measure(layout);
+    measure(layout, 0);
 }
 
 /* A kernel of 1×1 that moves by one reads the images as they are. */
@@ -181,8 +183,30 @@ conv_layout ek_conv_layout_outputs(const conv_sizes *s, const conv_layout *x, bo
     if (layout.in_place)
         layout.plane = s->pixels;
     else
-        measure(&layout);
+        measure(&layout, 0);
     return layout;
+}
+
+bool ek_conv_share(const conv_sizes *s, conv_layout *x, conv_layout *dy)
+{
+    conv_axis *x_axes[] = {&x->h, &x->w}, *dy_axes[] = {&dy->h, &dy->w};
+    if (x->in_place)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        conv_axis *a = x_axes[i], *b = dy_axes[i];
+        if (a->strips > 1 || b->strips > 1 || b->padding < 0)
+            return false;
+        int64_t pitch = a->pitch > b->pitch ? a->pitch : b->pitch;
+        pitch = pitch > b->padding + b->in ? pitch : b->padding + b->in;
+        a->pitch = a->filled = b->pitch = b->filled = pitch;
+    }
+    dy->samples = x->samples;
+    dy->stacks = x->stacks;
+    dy->in_place = false;
+    measure(x, 0);
+    /* All of dy, from its first element on, and the rest of its last vector. */
+    measure(dy, conv_first(dy) + conv_line(dy, x->samples - 1, s->h.out - 1) + s->w.out + PLANE_UNIT);
+    return x->numel + dy->numel <= 3 * PACKED_NUMEL / 2;
 }
 
 int64_t ek_conv_strips(const conv_sizes *s, const conv_layout *layout)

@@ -100,17 +100,14 @@ static void FN(conv_product_range)(void *context, int64_t begin, int64_t end)
     }
 }
 
-/* Packs the weights and runs over all strips. */
-static ek_status FN(conv_run)(ek_node *node, FN(conv_product) *g, const REAL *w, int64_t step, int64_t group_step,
-                              int64_t weights)
+/* Packs the weights, so many of all sets. */
+static ek_status FN(conv_prepare)(ek_node *node, FN(conv_product) *g, const REAL *w, int64_t step, int64_t group_step,
+                                  int64_t weights)
 {
     const int64_t channels = g->set->target.channels;
     REAL *packed = ek_node_scratch(node, (size_t)weights * sizeof(REAL));
-    g->scratch_numel = RUN_NUMEL + (g->layout->in_place ? 0 : g->layout->numel + EK_ALIGNMENT);
-    g->scratch = ek_node_scratch(node, (size_t)(ek_workers() * g->scratch_numel) * sizeof(REAL));
-    if (!packed || !g->scratch)
+    if (!packed)
         return EK_ERR_MEMORY;
-    double work = 0; /* multiplications of a strip */
     for (int64_t k = 0; k < g->sets; k++) {
         FN(conv_weights) p = {.g = g, .w = w, .packed = packed, .set = k, .channels = channels, .step = step,
                               .tiles = (channels + g->tile->rows - 1) / g->tile->rows, .group_step = group_step};
@@ -118,10 +115,23 @@ static ek_status FN(conv_run)(ek_node *node, FN(conv_product) *g, const REAL *w,
         packed += g->s->groups * channels * g->set[k].taps;
         ek_parallel_for(g->s->groups * p.tiles, EK_GRAIN / (g->set[k].taps * g->tile->rows + 1) + 1,
                         FN(conv_weights_range), &p);
-        work += (double)g->set[k].taps;
     }
-    work *= (double)channels * (double)g->layout->samples * (double)g->layout->h.strip * (double)g->layout->w.strip;
-    const int64_t strips = ek_conv_strips(g->s, g->layout);
+    return EK_OK;
+}
+
+/* Runs over all strips. */
+static ek_status FN(conv_run)(ek_node *node, FN(conv_product) *g)
+{
+    const conv_layout *layout = g->layout;
+    const int64_t channels = g->set->target.channels, strips = ek_conv_strips(g->s, layout);
+    g->scratch_numel = RUN_NUMEL + (layout->in_place ? 0 : conv_aligned(layout->numel));
+    g->scratch = ek_node_scratch(node, (size_t)(ek_workers() * g->scratch_numel) * sizeof(REAL));
+    if (!g->scratch)
+        return EK_ERR_MEMORY;
+    double taps = 0;
+    for (int64_t k = 0; k < g->sets; k++)
+        taps += (double)g->set[k].taps;
+    const double work = taps * (double)channels * (double)(layout->samples * layout->h.strip) * (double)layout->w.strip;
     g->parts = conv_parts(strips, work, channels, g->tile->rows);
     ek_parallel_for(strips * g->parts, conv_grain(work / (double)g->parts), FN(conv_product_range), g);
     return EK_OK;
@@ -141,43 +151,67 @@ static ek_status FN(conv_y)(ek_node *node, const conv_sizes *s)
     FN(conv_product) g = {.s = s, .layout = &layout, .tile = FN(ek_tile)(), .from = node->in[0]->data,
                           .bias = node->in[2] ? node->in[2]->data : NULL, .to = node->out->data, .sets = 1,
                           .set = &set};
-    return FN(conv_run)(node, &g, node->in[1]->data, s->rows, s->o * s->rows, s->groups * s->o * s->rows);
+    ek_status status =
+        FN(conv_prepare)(node, &g, node->in[1]->data, s->rows, s->o * s->rows, s->groups * s->o * s->rows);
+    return status == EK_OK ? FN(conv_run)(node, &g) : status;
 }
 
-/* dx = Σ_taps w·dy for each phase of the strides; one that no tap reaches gets zeros. */
-static ek_status FN(conv_dx)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dx)
+static void FN(conv_zero_range)(void *context, int64_t begin, int64_t end)
 {
-    const conv_layout layout = ek_conv_layout_dy(s, relu != NULL, SHORTEST_RUN, INT64_MAX);
+    memset((REAL *)context + begin, 0, (size_t)(end - begin) * sizeof(REAL));
+}
+
+/* dx = Σ_taps w·dy for each phase of the strides; zeros where no tap reaches. */
+static ek_status FN(conv_prepare_dx)(ek_node *node, FN(conv_product) *g)
+{
+    const conv_sizes *s = g->s;
     const int64_t phases_h = s->h.stride < s->h.in ? s->h.stride : s->h.in;
     const int64_t phases_w = s->w.stride < s->w.in ? s->w.stride : s->w.in, kernel = s->h.kernel * s->w.kernel;
-    FN(conv_product) g = {.s = s, .layout = &layout, .tile = FN(ek_tile)(), .from = dy, .relu = relu, .to = dx,
-                          .sets = phases_h * phases_w};
+    g->tile = FN(ek_tile)();
+    g->sets = 0;
     /* Every tap belongs to one phase. */
     int64_t *offset = ek_node_scratch(node, (size_t)(2 * s->o * kernel) * sizeof *offset), *source;
-    g.set = ek_node_scratch(node, (size_t)g.sets * sizeof *g.set);
-    if (!offset || !g.set)
+    g->set = ek_node_scratch(node, (size_t)(phases_h * phases_w) * sizeof *g->set);
+    if (!offset || !g->set)
         return EK_ERR_MEMORY;
     source = offset + s->o * kernel;
-    for (int64_t k = 0; k < g.sets; k++) {
+    bool zeros = false;
+    for (int64_t k = 0; k < phases_h * phases_w; k++) {
         const int64_t a = k / phases_w, b = k % phases_w;
-        g.set[k] = (FN(conv_outputs)){
+        FN(conv_outputs) set = {
             .target = {.first_h = a, .step_h = s->h.stride, .count_h = (s->h.in - a + s->h.stride - 1) / s->h.stride,
                        .first_w = b, .step_w = s->w.stride, .count_w = (s->w.in - b + s->w.stride - 1) / s->w.stride,
                        .channels = s->c, .pixels = s->pixels_in, .width = s->w.in},
-            .taps = ek_conv_dy_taps(s, &layout, a, b, offset, source), .offset = offset, .source = source};
-        offset += g.set[k].taps;
-        source += g.set[k].taps;
+            .taps = ek_conv_dy_taps(s, g->layout, a, b, offset, source), .offset = offset, .source = source};
+        offset += set.taps;
+        source += set.taps;
+        zeros |= set.taps == 0;
+        if (set.taps > 0 || k == 0)
+            g->set[g->sets++] = set;
     }
-    return FN(conv_run)(node, &g, node->in[1]->data, kernel, s->o * s->rows, s->groups * s->o * s->rows);
+    if (zeros)
+        ek_parallel_for(node->in[0]->numel, EK_GRAIN, FN(conv_zero_range), g->to);
+    return FN(conv_prepare)(node, g, node->in[1]->data, kernel, s->o * s->rows, s->groups * s->o * s->rows);
 }
 
-/* What makes dw and db: strips of x and dy in chunks, each with copies of its own. */
+static ek_status FN(conv_dx)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dx)
+{
+    const conv_layout layout = ek_conv_layout_dy(s, relu != NULL, SHORTEST_RUN, INT64_MAX);
+    FN(conv_product) g = {.s = s, .layout = &layout, .from = dy, .relu = relu, .to = dx};
+    ek_status status = FN(conv_prepare_dx)(node, &g);
+    return status == EK_OK ? FN(conv_run)(node, &g) : status;
+}
+
+/* What makes dw and db: strips of x and dy in chunks, each with copies of its own.  Where their layouts are shared, dx
+ * is made of the same packed dy. */
 typedef struct {
     const conv_sizes *s;
     const conv_layout *layout_x, *layout_dy;
     const FN(ek_tile_kernels) *tile;
     const REAL *x, *dy, *relu;
+    const FN(conv_product) *dx; /* or NULL */
     const int64_t *offset;      /* [rows] */
+    int64_t first;              /* of a plane's outputs in packed dy */
     REAL *dw;                   /* [chunks][groups·o][rows], or NULL */
     double *db;                 /* [chunks][groups·o], or NULL */
     int64_t strips, chunk;      /* strips of one group: of the batch, of a chunk */
@@ -192,7 +226,7 @@ static void FN(conv_add_strip)(const FN(conv_sums) *g, const conv_place *at, boo
 {
     const conv_sizes *s = g->s;
     const FN(ek_tile_kernels) *tile = g->tile;
-    const int64_t plane = g->layout_dy->plane, run = conv_line(g->layout_dy, at->samples - 1, at->rows - 1) + at->columns;
+    const int64_t plane = g->layout_dy->plane, run = conv_line(g->layout_x, at->samples - 1, at->rows - 1) + at->columns;
     /* Whole vectors: there are zeros behind a packed run, and in place it has no rest. */
     const int64_t n = (run + tile->lanes - 1) / tile->lanes * tile->lanes;
     for (int64_t o = 0; db && o < at->channels; o++)
@@ -234,34 +268,58 @@ static void FN(conv_sums_range)(void *context, int64_t begin, int64_t end)
             else
                 FN(ek_conv_pack)(s, g->layout_dy, &at, g->dy, g->relu, packed_dy);
             const int64_t channel = (chunk * s->groups + group) * s->o + at.channel;
-            FN(conv_add_strip)(g, &at, strip == chunk * g->chunk, x, dy, g->dw ? g->dw + channel * s->rows : NULL,
-                               g->db ? g->db + channel : NULL);
+            FN(conv_add_strip)(g, &at, strip == chunk * g->chunk, x, dy + g->first,
+                               g->dw ? g->dw + channel * s->rows : NULL, g->db ? g->db + channel : NULL);
+            for (int64_t k = 0; g->dx && k < g->dx->sets; k++) {
+                conv_place to = ek_conv_find_place(s, g->layout_dy, index);
+                to.channels = s->c;
+                FN(conv_multiply)(g->dx, &g->dx->set[k], &to, dy, packed_dy + conv_aligned(g->layout_dy->numel));
+            }
         }
     }
 }
 
-/* dw and db, of which either may be NULL, from one copy for each chunk of strips. */
-static ek_status FN(conv_dw_db)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dw, REAL *db)
+/* dw and db from one copy for each chunk of strips, and dx; any of them may be NULL. */
+static ek_status FN(conv_gradients)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dx,
+                                    REAL *dw, REAL *db)
 {
     const int64_t channels = s->groups * s->o, weights = channels * s->rows;
-    const conv_layout x = ek_conv_layout_x(s, SHORTEST_DOT, LONGEST_DOT);
-    const conv_layout outputs = ek_conv_layout_outputs(s, &x, relu != NULL);
-    FN(conv_sums) g = {.s = s, .layout_x = &x, .layout_dy = &outputs, .tile = FN(ek_tile)(), .x = node->in[0]->data,
-                       .dy = dy, .relu = relu, .strips = x.stacks * x.h.strips * x.w.strips};
+    conv_layout x = ek_conv_layout_x(s, SHORTEST_DOT, LONGEST_DOT);
+    FN(conv_sums) g = {.s = s, .layout_x = &x, .tile = FN(ek_tile)(), .x = node->in[0]->data, .dy = dy, .relu = relu,
+                       .strips = x.stacks * x.h.strips * x.w.strips};
     const double work = (double)s->o * (double)s->rows * (double)(x.samples * x.h.strip) * (double)x.w.strip;
     int64_t most = conv_dw_chunks(weights), chunk = conv_grain(work * (double)s->groups);
     chunk = chunk * most < g.strips ? (g.strips + most - 1) / most : chunk;
     const int64_t chunks = g.strips > 0 ? (g.strips + chunk - 1) / chunk : 0;
+    dw = weights > 0 ? dw : NULL;
     if (chunks == 0 || channels == 0) {
         for (int64_t i = 0; dw && i < weights; i++)
             dw[i] = 0;
         for (int64_t o = 0; db && o < channels; o++)
             db[o] = 0;
-        return EK_OK;
+        return dx ? FN(conv_dx)(node, s, dy, relu, dx) : EK_OK;
     }
     g.chunk = chunk;
     g.parts = conv_parts(chunks * s->groups, work * (double)chunk, s->o, g.tile->dot_rows);
-    g.scratch_numel = conv_aligned(x.in_place ? 0 : x.numel) + conv_aligned(outputs.in_place ? 0 : outputs.numel);
+    /* By shape alone, whether dx is wanted or not: the order of dw's sums depends on it. */
+    conv_layout shared_x = x, outputs = ek_conv_layout_dy(s, relu != NULL, SHORTEST_RUN, INT64_MAX);
+    const bool shared = g.parts == 1 && ek_conv_share(s, &shared_x, &outputs);
+    FN(conv_product) product = {.s = s, .layout = &outputs, .to = dx};
+    ek_status status = EK_OK;
+    if (shared) {
+        x = shared_x;
+        g.first = conv_first(&outputs);
+        g.dx = dx ? &product : NULL;
+        status = dx ? FN(conv_prepare_dx)(node, &product) : EK_OK;
+    } else {
+        outputs = ek_conv_layout_outputs(s, &x, relu != NULL);
+        status = dx ? FN(conv_dx)(node, s, dy, relu, dx) : EK_OK;
+    }
+    if (status != EK_OK)
+        return status;
+    g.layout_dy = &outputs;
+    g.scratch_numel = conv_aligned(x.in_place ? 0 : x.numel) + conv_aligned(outputs.in_place ? 0 : outputs.numel) +
+                      (g.dx ? RUN_NUMEL : 0);
     g.scratch = ek_node_scratch(node, (size_t)(ek_workers() * g.scratch_numel) * sizeof(REAL));
     int64_t *offset = ek_node_scratch(node, (size_t)s->rows * sizeof *offset);
     g.dw = chunks > 1 && dw ? ek_node_scratch(node, (size_t)(chunks * weights) * sizeof(REAL)) : dw;
@@ -347,11 +405,10 @@ static ek_status FN(conv_backward)(ek_node *node)
     REAL *db = node->in[2] ? ek_node_grad_in(node, 2) : NULL;
     ek_status status = EK_OK;
     if (!conv_is_depthwise(&s)) {
-        if (dx && node->in[0]->numel > 0)
-            status = FN(conv_dx)(node, &s, dy, relu, dx);
-        if ((dw || db) && status == EK_OK)
-            status = FN(conv_dw_db)(node, &s, dy, relu, dw, db);
-        return status;
+        dx = node->in[0]->numel > 0 ? dx : NULL;
+        if (dw || db)
+            return FN(conv_gradients)(node, &s, dy, relu, dx, dw, db);
+        return dx ? FN(conv_dx)(node, &s, dy, relu, dx) : EK_OK;
     }
     if (relu && !(dy = FN(ek_node_relu_grad)(node)))
         return EK_ERR_MEMORY;

@@ -264,6 +264,17 @@ ek_status FN(ek_cell_forward)(ek_node *node)
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
+/* d += row (+ final); each [H]. */
+EK_KERNEL static void FN(add_states)(int64_t h, const REAL *row, const REAL *final, REAL *d)
+{
+    if (final)
+        for (int64_t j = 0; j < h; j++)
+            d[j] += row[j] + final[j];
+    else
+        for (int64_t j = 0; j < h; j++)
+            d[j] += row[j];
+}
+
 /* d[k] += what reaches the states of the step at hand from outside: row by row, and as a final state where the sequence
  * ends with this step. */
 static void FN(add_outside)(const FN(cell_pass) *p, int64_t k, const REAL *of_rows, const REAL *of_final, REAL *d)
@@ -271,9 +282,7 @@ static void FN(add_outside)(const FN(cell_pass) *p, int64_t k, const REAL *of_ro
     const ek_rows *rows = p->attr->rows;
     const int64_t h = p->z.hidden;
     const bool last = p->step + 1 == rows->steps || k >= rows->count[p->step + 1];
-    const REAL *row = of_rows + (p->first + k) * h, *final = last ? of_final + rows->by_length[k] * h : NULL;
-    for (int64_t j = 0; j < h; j++)
-        d[k * h + j] += final ? row[j] + final[j] : row[j];
+    FN(add_states)(h, of_rows + (p->first + k) * h, last ? of_final + rows->by_length[k] * h : NULL, d + k * h);
 }
 
 /* From dL/dh to dL/dc_shown. */

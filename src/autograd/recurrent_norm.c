@@ -120,6 +120,27 @@ EK_KERNEL static void FN(cell_step_backward)(int64_t rows, int64_t n, int64_t st
         }
 }
 
+/* sum[j] += Σ_rows dy·x̂.  Whole blocks have a length that the compiler knows: the sums become registers. */
+EK_KERNEL static void FN(cell_gain_sums)(int64_t rows, int64_t n, int64_t stride, const REAL *dy,
+                                         const REAL *normalized, double *sum)
+{
+    for (int64_t at = 0; at < n; at += EK_LANES) {
+        const int64_t width = n - at < EK_LANES ? n - at : EK_LANES;
+        double lane[EK_LANES] = {0};
+        for (int64_t k = 0; k < rows; k++) {
+            const REAL *d = dy + k * stride + at, *x = normalized + k * stride + at;
+            if (width == EK_LANES)
+                for (int l = 0; l < EK_LANES; l++)
+                    lane[l] += (double)d[l] * (double)x[l];
+            else
+                for (int64_t l = 0; l < width; l++)
+                    lane[l] += (double)d[l] * (double)x[l];
+        }
+        for (int64_t l = 0; l < width; l++)
+            sum[at + l] += lane[l];
+    }
+}
+
 typedef struct {
     const FN(cell_site) *site;
     int64_t step, first, rows;
@@ -177,9 +198,7 @@ static void FN(gain_unit_blocks)(void *context, int64_t begin, int64_t end)
     for (int64_t block = begin; block < end; block++) {
         const int64_t at = block * UNITS, n = units - at < UNITS ? units - at : UNITS;
         double sum[UNITS] = {0};
-        for (int64_t r = 0; r < a->rows; r++)
-            for (int64_t j = 0; j < n; j++)
-                sum[j] += (double)a->dy[r * units + at + j] * (double)a->site->normalized[r * units + at + j];
+        FN(cell_gain_sums)(a->rows, n, units, a->dy + at, a->site->normalized + at, sum);
         for (int64_t j = 0; j < n; j++)
             a->d_gain[at + j] = (REAL)sum[j];
     }

@@ -11,9 +11,7 @@ EK_KERNEL static void FN(log_softmax_forward)(int64_t n, int64_t inner, int widt
     FN(ek_softmax_tile)(n, inner, width, x, NULL, max, sum);
     for (int j = 0; j < width; j++)
         sum[j] = log(sum[j]);
-    for (int64_t k = 0; k < n; k++)
-        for (int j = 0; j < width; j++)
-            y[k * inner + j] = (x[k * inner + j] - max[j]) - (REAL)sum[j];
+    EK_FOR_TILE(n, inner, width, y[at] = (x[at] - max[j]) - (REAL)sum[j]);
 }
 
 /* dx = dy − exp(y)·Σ dy.  y, dy, dx: tile of `width` lines of n elements. */
@@ -22,9 +20,7 @@ EK_KERNEL static void FN(log_softmax_backward)(int64_t n, int64_t inner, int wid
 {
     double total[EK_TILE];
     FN(ek_dot_tile)(n, inner, width, dy, NULL, total);
-    for (int64_t k = 0; k < n; k++)
-        for (int j = 0; j < width; j++)
-            dx[k * inner + j] = dy[k * inner + j] - FN(real_exp)(y[k * inner + j]) * (REAL)total[j];
+    EK_FOR_TILE(n, inner, width, dx[at] = dy[at] - FN(real_exp)(y[at]) * (REAL)total[j]);
 }
 
 #else

@@ -14,9 +14,7 @@ EK_KERNEL static void FN(softmax_backward)(int64_t n, int64_t inner, int width, 
 {
     double dot[EK_TILE];
     FN(ek_dot_tile)(n, inner, width, dy, y, dot);
-    for (int64_t k = 0; k < n; k++)
-        for (int j = 0; j < width; j++)
-            dx[k * inner + j] = y[k * inner + j] * (dy[k * inner + j] - (REAL)dot[j]);
+    EK_FOR_TILE(n, inner, width, dx[at] = y[at] * (dy[at] - (REAL)dot[j]));
 }
 
 #else

@@ -5,27 +5,22 @@
 /* One contiguous line: lanes keep the comparisons and additions independent; a fixed tree folds them. */
 EK_INLINE REAL FN(line_max)(int64_t n, const REAL *x)
 {
-    REAL lane[EK_TILE];
-    for (int j = 0; j < EK_TILE; j++)
-        lane[j] = -INFINITY;
+    REAL lane[EK_TILE], largest = -INFINITY;
     int64_t k = 0;
-    for (; k + EK_TILE <= n; k += EK_TILE)
+    if (n >= EK_TILE) {
         for (int j = 0; j < EK_TILE; j++)
-            lane[j] = x[k + j] > lane[j] ? x[k + j] : lane[j];
+            lane[j] = x[j];
+        for (k = EK_TILE; k + EK_TILE <= n; k += EK_TILE)
+            for (int j = 0; j < EK_TILE; j++)
+                lane[j] = x[k + j] > lane[j] ? x[k + j] : lane[j];
+        for (int half = EK_TILE / 2; half > 0; half /= 2)
+            for (int j = 0; j < half; j++)
+                lane[j] = lane[j] > lane[j + half] ? lane[j] : lane[j + half];
+        largest = lane[0];
+    }
     for (; k < n; k++)
-        lane[0] = x[k] > lane[0] ? x[k] : lane[0];
-    for (int half = EK_TILE / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            lane[j] = lane[j] > lane[j + half] ? lane[j] : lane[j + half];
-    return lane[0];
-}
-
-EK_INLINE double FN(fold)(double *lane)
-{
-    for (int half = EK_TILE / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    return lane[0];
+        largest = x[k] > largest ? x[k] : largest;
+    return largest;
 }
 
 /* e = exp(x − max) of a block of a line.  The end of a line is filled up with exp(−∞) = 0 to whole vectors: the classes
@@ -58,7 +53,7 @@ EK_INLINE double FN(line_exp_sum)(int64_t n, const REAL *x, REAL *y, REAL max)
         if (y)
             memcpy(y + k, e, (size_t)width * sizeof *y);
     }
-    return FN(fold)(lane);
+    return ek_fold_lanes(lane);
 }
 
 EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, bool line, const REAL *x, REAL *y,
@@ -90,9 +85,7 @@ EK_KERNEL static void FN(softmax_tile)(int64_t n, int64_t inner, int width, bool
     REAL inverse[EK_TILE];
     for (int j = 0; j < width; j++)
         inverse[j] = (REAL)(1 / sum[j]);
-    for (int64_t k = 0; k < n; k++)
-        for (int j = 0; j < width; j++)
-            y[k * inner + j] *= inverse[j];
+    EK_FOR_TILE(n, inner, width, y[at] *= inverse[j]);
 }
 
 void FN(ek_softmax_tile)(int64_t n, int64_t inner, int width, const REAL *x, REAL *y, REAL *max, double *sum)
@@ -115,7 +108,7 @@ EK_KERNEL static void FN(dot_tile)(int64_t n, int64_t inner, int width, const RE
                 lane[j] += b ? (double)a[k + j] * b[k + j] : a[k + j];
         for (int j = 0; k < n; j++, k++)
             lane[j] += b ? (double)a[k] * b[k] : a[k];
-        sum[0] = FN(fold)(lane);
+        sum[0] = ek_fold_lanes(lane);
         return;
     }
     for (int j = 0; j < width; j++)

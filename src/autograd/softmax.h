@@ -11,7 +11,7 @@ typedef struct ek_lines {
     int64_t tiles_per_outer, tiles; /* ⌈inner/EK_TILE⌉, and that times outer */
     int64_t grain;                  /* tiles per chunk of a parallel loop */
 } ek_lines;
-enum { EK_TILE = 32 };
+enum { EK_TILE = EK_LANES };
 
 typedef struct ek_tile {
     int64_t begin; /* offset of element 0 of its first line */
@@ -23,6 +23,24 @@ ek_lines ek_lines_of(ek_shape shape, int axis);
 ek_tile ek_tile_at(const ek_lines *lines, int64_t index);
 
 /* Kernels on a tile: element k of its line j is at [k·inner + j], j < width. */
+
+/* STATEMENT for all elements, with `at` for where one is and j for its line.  One line by itself is a loop of its own,
+ * so that it is vectorized. */
+#define EK_FOR_TILE(n, inner, width, STATEMENT)                                                                        \
+    do {                                                                                                               \
+        if ((inner) == 1) {                                                                                            \
+            const int j = 0;                                                                                           \
+            for (int64_t at = 0; at < (n); at++) {                                                                     \
+                STATEMENT;                                                                                             \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            for (int64_t k = 0; k < (n); k++)                                                                          \
+                for (int j = 0; j < (width); j++) {                                                                    \
+                    const int64_t at = k * (inner) + j;                                                                \
+                    STATEMENT;                                                                                         \
+                }                                                                                                      \
+        }                                                                                                              \
+    } while (0)
 
 /* max[j] = max over line j, sum[j] = Σ exp(x − max).  Where y is not NULL it receives the softmax.  A line that holds
  * NaN or +∞, or nothing but −∞, gives NaN. */

@@ -48,18 +48,25 @@ EK_KERNEL static void FN(lstm_show_backward)(const FN(cell_row) *row)
     }
 }
 
-/* da_i = dc·g·i·(1 − i);  da_f = dc·c_before·f·(1 − f);  da_g = dc·i·(1 − g²);  dc_before = dc·f. */
+/* da_i = dc·g·i·(1 − i);  da_f = dc·c_before·f·(1 − f);  da_g = dc·i·(1 − g²);  dc_before = dc·f.  All [H].  A function
+ * of its own since compilers heed `restrict` in parameters, and find too many pointers to compare without it. */
+EK_INLINE void FN(lstm_gate_gradients)(int64_t n, const REAL *i, const REAL *f, const REAL *g, const REAL *c_before,
+                                       REAL *restrict da_i, REAL *restrict da_f, REAL *restrict da_g,
+                                       REAL *restrict dc)
+{
+    for (int64_t j = 0; j < n; j++) {
+        da_i[j] = dc[j] * g[j] * i[j] * (1 - i[j]);
+        da_f[j] = dc[j] * c_before[j] * f[j] * (1 - f[j]);
+        da_g[j] = dc[j] * i[j] * (1 - g[j] * g[j]);
+        dc[j] *= f[j];
+    }
+}
+
 EK_KERNEL static void FN(lstm_update_backward)(const FN(cell_row) *row)
 {
     const int64_t n = row->hidden;
     const REAL *i = row->kept, *f = i + n, *g = f + n;
-    REAL *da = row->d_in, *dc = row->dc;
-    for (int64_t j = 0; j < n; j++) {
-        da[j] = dc[j] * g[j] * i[j] * (1 - i[j]);
-        da[n + j] = dc[j] * row->c_before[j] * f[j] * (1 - f[j]);
-        da[2 * n + j] = dc[j] * i[j] * (1 - g[j] * g[j]);
-        dc[j] *= f[j];
-    }
+    FN(lstm_gate_gradients)(n, i, f, g, row->c_before, row->d_in, row->d_in + n, row->d_in + 2 * n, row->dc);
 }
 
 #else

@@ -6,19 +6,31 @@
 /* in, rec, bias, h: [H]. */
 EK_KERNEL static void FN(rnn_update)(const FN(cell_row) *row)
 {
-    for (int64_t j = 0; j < row->hidden; j++) {
-        const REAL a = row->in[j] + row->rec[j] + (row->bias ? row->bias[j] : 0);
-        row->h[j] = !row->relu ? FN(real_tanh)(a) : a < 0 ? 0 : a;
-    }
+    const int64_t n = row->hidden;
+    const REAL *in = row->in, *rec = row->rec, *bias = row->bias;
+    REAL *restrict h = row->h;
+    for (int64_t j = 0; j < n; j++)
+        h[j] = in[j] + rec[j] + (bias ? bias[j] : 0);
+    if (row->relu)
+        for (int64_t j = 0; j < n; j++)
+            h[j] = h[j] < 0 ? 0 : h[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            h[j] = FN(real_tanh)(h[j]);
 }
 
 /* da = dh·(1 − h²), or dh where h > 0. */
 EK_KERNEL static void FN(rnn_update_backward)(const FN(cell_row) *row)
 {
-    for (int64_t j = 0; j < row->hidden; j++) {
-        const REAL h = row->h[j];
-        row->d_in[j] = !row->relu ? row->dh[j] * (1 - h * h) : h <= 0 ? 0 : row->dh[j];
-    }
+    const int64_t n = row->hidden;
+    const REAL *h = row->h, *dh = row->dh;
+    REAL *restrict da = row->d_in;
+    if (row->relu)
+        for (int64_t j = 0; j < n; j++)
+            da[j] = h[j] <= 0 ? 0 : dh[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            da[j] = dh[j] * (1 - h[j] * h[j]);
 }
 
 #else

@@ -133,8 +133,39 @@ START_TEST(random_options)
 }
 END_TEST
 
+/* More channels, samples and pixels: whole tiles and the rest of one, several samples side by side, planes that are
+ * shared between the gradients, taps with planes of their own. */
+START_TEST(random_sizes)
+{
+    static const int64_t batch[] = {1, 2, 5, 9}, channels[] = {1, 2, 3, 8, 10, 17}, kernel[] = {1, 2, 3, 3, 5, 7};
+    ek_rng rng = ek_rng_seed(5);
+    for (int i = 0; i < 120; i++) {
+        sizes s;
+        do {
+            const int64_t groups = ek_rng_below(&rng, 3) ? 1 : 2, side = kernel[ek_rng_below(&rng, 6)];
+            s = (sizes){.n = batch[ek_rng_below(&rng, 4)], .c = groups * channels[ek_rng_below(&rng, 6)],
+                        .o = groups * (1 + ek_rng_below(&rng, 40)), .kh = side, .kw = side, .one_d = i % 5 == 0,
+                        .bias = i % 2};
+            const int64_t stride = 1 + ek_rng_below(&rng, 3) / 2 * (1 + ek_rng_below(&rng, 2));
+            s.opts = (ek_conv_opts){{stride, stride},
+                                    {ek_rng_below(&rng, side + 1), ek_rng_below(&rng, side + 1)},
+                                    {1 + ek_rng_below(&rng, 4) / 3, 1 + ek_rng_below(&rng, 4) / 3},
+                                    groups, false};
+            s.h = s.opts.dilation[0] * (side - 1) + 1 + ek_rng_below(&rng, 18);
+            s.w = s.opts.dilation[1] * (side - 1) + 1 + ek_rng_below(&rng, s.one_d ? 300 : 20);
+            if (s.one_d) {
+                s.h = s.kh = s.opts.stride[0] = s.opts.dilation[0] = 1;
+                s.opts.padding[0] = 0;
+            }
+        } while ((double)(s.n * s.c / s.opts.groups * s.o * s.kh * s.kw) * (double)(s.h * s.w) > 4e5);
+        check(&s, i % 4 < 2 ? EK_F32 : EK_F64, &rng);
+    }
+}
+END_TEST
+
 #define PLAIN {{1, 1}, {0, 0}, {1, 1}, 1}
 #define SAME {{1, 1}, {1, 1}, {1, 1}, 1}
+#define SAME_1D {{1, 1}, {0, 1}, {1, 1}, 1}
 
 START_TEST(special_shapes)
 {
@@ -151,6 +182,13 @@ START_TEST(special_shapes)
         {.n = 40, .c = 3, .h = 12, .w = 12, .o = 20, .kh = 3, .kw = 3, .opts = SAME, .bias = true}, /* many chunks */
         {.n = 40, .c = 20, .h = 12, .w = 12, .o = 20, .kh = 1, .kw = 1, .opts = PLAIN, .bias = true},
         {.n = 4, .c = 8, .h = 20, .w = 70, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8}},
+        {.n = 2, .c = 40, .w = 9000, .o = 2, .h = 1, .kh = 1, .kw = 3, .opts = SAME_1D, .one_d = true}, /* cut lines */
+        {.n = 1, .c = 1, .w = 70000, .o = 6, .h = 1, .kh = 1, .kw = 3, .opts = SAME_1D, .one_d = true}, /* of few taps */
+        {.n = 2, .c = 1, .h = 300, .w = 80, .o = 19, .kh = 3, .kw = 2, .opts = {{2, 1}, {1, 0}, {1, 2}, 1}},
+        {.n = 3, .c = 1, .h = 16, .w = 16, .o = 24, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
+        {.n = 9, .c = 2, .h = 4, .w = 4, .o = 40, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
+        {.n = 2, .c = 70, .h = 7, .w = 7, .o = 9, .kh = 3, .kw = 3, .opts = SAME}, /* more taps than a block */
+        {.n = 2, .c = 4, .h = 2, .w = 9, .o = 4, .kh = 2, .kw = 2, .opts = {{5, 3}, {1, 2}, {1, 1}, 2}},
         {.n = 2, .c = 6, .h = 9, .w = 9, .o = 6, .kh = 5, .kw = 3, .opts = {{2, 2}, {2, 4}, {1, 2}, 6}, .bias = true}};
     ek_rng rng = ek_rng_seed(2);
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
@@ -167,7 +205,12 @@ START_TEST(any_threads)
         {.n = 2, .c = 70, .h = 60, .w = 30, .o = 5, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 16, .c = 30, .h = 20, .w = 20, .o = 20, .kh = 1, .kw = 1, .opts = PLAIN, .bias = true},
         {.n = 16, .c = 8, .h = 30, .w = 40, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8}},
-        {.n = 16, .c = 8, .h = 20, .w = 20, .o = 16, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 4}}};
+        {.n = 16, .c = 8, .h = 20, .w = 20, .o = 16, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 4}},
+        {.n = 1, .c = 40, .h = 20, .w = 20, .o = 50, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
+        {.n = 2, .c = 33, .h = 28, .w = 28, .o = 70, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
+        {.n = 5, .c = 20, .h = 14, .w = 14, .o = 30, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 1}},
+        {.n = 37, .c = 1, .h = 28, .w = 28, .o = 32, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
+        {.n = 5, .c = 64, .h = 7, .w = 7, .o = 64, .kh = 3, .kw = 3, .opts = SAME, .bias = true}};
     ek_rng rng = ek_rng_seed(3);
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         ek_tensor *in[3];
@@ -275,5 +318,5 @@ END_TEST
 
 int main(void)
 {
-    return RUN_TESTS("conv", random_options, special_shapes, any_threads, some_gradients, refused);
+    return RUN_TESTS("conv", random_options, random_sizes, special_shapes, any_threads, some_gradients, refused);
 }

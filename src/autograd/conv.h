@@ -24,7 +24,8 @@ typedef struct conv_sizes {
 typedef struct conv_axis {
     int64_t in;
     int64_t stride, padding;    /* position u of phase f holds element u·stride + phase(f) − padding, or zero */
-    int64_t phases, phase_step; /* phase(f) = f·phase_step mod stride */
+    int64_t phases, phase_step; /* phase(f) = f·phase_step, mod stride where they repeat */
+    bool repeats;
     int64_t out, reach;         /* output u < out reads positions u … u + reach */
     int64_t strip, strips;      /* outputs of a strip, whose positions are packed at once */
     int64_t pitch;              /* positions from one line, or image, to the next */
@@ -80,6 +81,18 @@ static inline int64_t conv_line(const conv_layout *layout, int64_t sample, int64
     return (sample * layout->h.pitch + line) * layout->w.pitch;
 }
 
+static inline int64_t conv_phase(const conv_axis *axis, int64_t f)
+{
+    return axis->repeats ? f * axis->phase_step % axis->stride : f * axis->phase_step;
+}
+
+/* With much fewer taps than output channels every tap gets a plane of its own, the im2col matrix after all: lines without a
+ * gap make up for it, as dy can stay where it is. */
+static inline bool conv_is_unrolled(const conv_sizes *s)
+{
+    return s->h.kernel * s->w.kernel > 1 && 2 * s->rows <= s->o;
+}
+
 /* Where the first element of a packed image stands. */
 static inline int64_t conv_first(const conv_layout *layout)
 {
@@ -99,6 +112,8 @@ static inline int64_t conv_first(const conv_layout *layout)
     void FN(ek_conv_unpack)(const conv_sizes *s, const conv_layout *layout, const conv_place *at,                      \
                             const conv_target *target, int64_t q0, int64_t n, const REAL *run, int64_t ld,             \
                             const REAL *bias, REAL *to);                                                               \
+    /* dx [c, H, W] += what tap r of the outputs q0 … q0 + n − 1 [n] adds to it. */                                    \
+    void FN(ek_conv_add_tap)(const conv_sizes *s, int64_t r, int64_t q0, int64_t n, const REAL *run, REAL *dx);        \
     /* With one channel per group: y [OH, OW] = b + Σ_taps w·x; dx [H, W] += Σ_taps w·dy. */                           \
     void FN(ek_conv_plane_forward)(const conv_sizes *s, const REAL *x, const REAL *w, REAL bias, REAL *y);             \
     void FN(ek_conv_plane_dx)(const conv_sizes *s, const REAL *dy, const REAL *w, REAL *dx);                           \

@@ -65,6 +65,33 @@ EK_KERNEL static REAL FN(conv_plane_dw)(const conv_sizes *s, conv_tap tap, const
     return sum[0];
 }
 
+EK_KERNEL static void FN(conv_add_tap)(const conv_sizes *s, const conv_tap *tap, int64_t q0, int64_t n,
+                                       const REAL *run, REAL *dx)
+{
+    const int64_t width = s->w.out, stride = s->w.stride;
+    int64_t i = q0 / width, j = q0 % width;
+    for (int64_t q = 0; q < n; q += width - j, j = 0, i++) {
+        const int64_t left = tap->left > j ? tap->left : j, most = n - q + j;
+        const int64_t right = tap->right < most ? tap->right : most;
+        const REAL *from = run + q - j;
+        REAL *to = dx + tap->offset + i * s->h.stride * s->w.in;
+        if (i < tap->top || i >= tap->bottom)
+            continue;
+        if (stride == 1)
+            for (int64_t v = left; v < right; v++)
+                to[v] += from[v];
+        else
+            for (int64_t v = left; v < right; v++)
+                to[v * stride] += from[v];
+    }
+}
+
+void FN(ek_conv_add_tap)(const conv_sizes *s, int64_t r, int64_t q0, int64_t n, const REAL *run, REAL *dx)
+{
+    const conv_tap tap = conv_find_tap(s, r);
+    FN(conv_add_tap)(s, &tap, q0, n, run, dx);
+}
+
 void FN(ek_conv_plane_forward)(const conv_sizes *s, const REAL *x, const REAL *w, REAL bias, REAL *y)
 {
     FN(conv_plane_forward)(s, x, w, bias, y);

@@ -113,7 +113,7 @@ void FN(ek_conv_pack)(const conv_sizes *s, const conv_layout *layout, const conv
                 for (int64_t i = 0; i < at->samples; i++) {
                     const int64_t source = (((at->sample + i) * s->groups + at->group) * layout->channels + c) *
                                            layout->pixels;
-                    FN(conv_pack_image)(layout, at, f * h->phase_step % h->stride, g * w->phase_step % w->stride,
+                    FN(conv_pack_image)(layout, at, conv_phase(h, f), conv_phase(w, g),
                                         from + source, relu ? relu + source : NULL, plane + i * image);
                 }
                 memset(plane + used, 0, (size_t)(layout->plane - used) * sizeof(REAL));
@@ -143,6 +143,10 @@ void FN(ek_conv_pack_weights)(int64_t rows, int64_t taps, const REAL *w, const i
 static inline void FN(put_lines)(int64_t lines, int64_t n, const REAL *from, int64_t pitch, REAL bias, bool relu,
                                  int64_t step, REAL *to, int64_t line_step)
 {
+    if (n == pitch && step == 1 && line_step == n) { /* no gaps: one long line */
+        n *= lines;
+        lines = 1;
+    }
     for (int64_t u = 0; u < lines; u++, from += pitch, to += line_step) {
         if (step == 1 && n >= LONG) {
             for (int64_t v = 0; v < n - LONG; v += LONG)

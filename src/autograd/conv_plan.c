@@ -48,7 +48,7 @@ static void choose_pitch(conv_axis *axis)
     const int64_t span = axis->strip + axis->reach;
     int64_t lead = span, end = 0;
     for (int64_t f = 0; f < axis->phases; f++) {
-        const int64_t phase = f * axis->phase_step % axis->stride;
+        const int64_t phase = conv_phase(axis, f);
         const int64_t first = ceil_div(axis->padding - phase, axis->stride);
         const int64_t last = ceil_div(axis->in + axis->padding - phase, axis->stride);
         lead = clip(first, 0, lead);
@@ -70,11 +70,12 @@ static void measure(conv_layout *layout, int64_t least)
     layout->plane = ceil_div(used > least ? used : least, PLANE_UNIT) * PLANE_UNIT;
     if (layout->plane % PLANE_ALIAS == 0)
         layout->plane += PLANE_UNIT;
-    /* The last plane is read up to the last tap of the last output, and on to the end of a tile. */
+    /* The last plane is read up to the last tap of the last output, and on to the end of a tile; packing writes whole
+     * vectors. */
     const int64_t read = conv_line(layout, layout->samples - 1, h->strip - 1 + h->reach) + w->strip + w->reach +
                          2 * EK_TILE_MOST_COLUMNS;
     const int64_t planes = layout->channels * h->phases * w->phases;
-    layout->numel = planes * layout->plane + (read > layout->plane ? read - layout->plane : 0);
+    layout->numel = planes * layout->plane + (read > layout->plane + PLANE_UNIT ? read - layout->plane : PLANE_UNIT);
 }
 
 /* Strips whose positions fit PACKED_NUMEL and whose runs are not longer than asked for.  Where the run of a whole sample
@@ -120,22 +121,29 @@ static bool is_pointwise(const conv_sizes *s)
            s->w.padding == 0;
 }
 
+/* Outputs that are a run of the image, in whole vectors: there is no room to read behind the last image. */
+static bool fits_in_place(const conv_layout *layout)
+{
+    return layout->samples == 1 && layout->w.strips == 1 && layout->pixels % PLANE_UNIT == 0 &&
+           (layout->h.strips == 1 || layout->h.strip * layout->w.out % PLANE_UNIT == 0);
+}
+
 static void choose_layout(conv_layout *layout, const conv_sizes *s, bool masked, int64_t shortest_run,
                           int64_t longest_run)
 {
     choose_strips(layout, s->n, shortest_run, longest_run);
-    /* In whole vectors: there is no room to read behind the last image. */
-    layout->in_place = is_pointwise(s) && !masked && layout->samples == 1 && layout->w.strips == 1 &&
-                       layout->pixels % PLANE_UNIT == 0 &&
-                       (layout->h.strips == 1 || layout->h.strip * layout->w.out % PLANE_UNIT == 0);
+    layout->in_place = is_pointwise(s) && !masked && fits_in_place(layout);
     if (layout->in_place)
         layout->plane = layout->pixels;
 }
 
-static conv_axis axis_of_x(const ek_window *window)
+static conv_axis axis_of_x(const ek_window *window, bool unrolled)
 {
+    if (unrolled)
+        return (conv_axis){.in = window->in, .stride = window->stride, .padding = window->padding, .out = window->out,
+                           .phases = window->kernel, .phase_step = window->dilation};
     conv_axis axis = {.in = window->in, .stride = window->stride, .padding = window->padding, .out = window->out,
-                      .phase_step = window->dilation % window->stride,
+                      .phase_step = window->dilation, .repeats = true,
                       .reach = (window->kernel - 1) * window->dilation / window->stride};
     /* Tap k has phase k·dilation mod stride; they repeat after stride/gcd taps. */
     axis.phases = window->stride / greatest_common_divisor(window->stride, window->dilation);
@@ -145,7 +153,9 @@ static conv_axis axis_of_x(const ek_window *window)
 
 conv_layout ek_conv_layout_x(const conv_sizes *s, int64_t shortest_run, int64_t longest_run)
 {
-    conv_layout layout = {.h = axis_of_x(&s->h), .w = axis_of_x(&s->w), .channels = s->c, .pixels = s->pixels_in};
+    const bool unrolled = conv_is_unrolled(s);
+    conv_layout layout = {.h = axis_of_x(&s->h, unrolled), .w = axis_of_x(&s->w, unrolled), .channels = s->c,
+                          .pixels = s->pixels_in};
     choose_layout(&layout, s, false, shortest_run, longest_run);
     return layout;
 }
@@ -176,10 +186,12 @@ conv_layout ek_conv_layout_outputs(const conv_sizes *s, const conv_layout *x, bo
     for (int i = 0; i < 2; i++) {
         axes[i]->in = axes[i]->out;
         axes[i]->stride = axes[i]->phases = 1;
+        axes[i]->repeats = false;
         axes[i]->padding = axes[i]->reach = 0;
         axes[i]->filled = axes[i]->strip;
     }
-    layout.in_place &= !masked;
+    layout.in_place = !masked && fits_in_place(&layout) && layout.h.pitch == layout.h.strip &&
+                      layout.w.pitch == layout.w.strip;
     if (layout.in_place)
         layout.plane = s->pixels;
     else
@@ -190,7 +202,7 @@ conv_layout ek_conv_layout_outputs(const conv_sizes *s, const conv_layout *x, bo
 bool ek_conv_share(const conv_sizes *s, conv_layout *x, conv_layout *dy)
 {
     conv_axis *x_axes[] = {&x->h, &x->w}, *dy_axes[] = {&dy->h, &dy->w};
-    if (x->in_place)
+    if (x->in_place || conv_is_unrolled(s))
         return false;
     for (int i = 0; i < 2; i++) {
         conv_axis *a = x_axes[i], *b = dy_axes[i];
@@ -235,8 +247,8 @@ void ek_conv_x_taps(const conv_sizes *s, const conv_layout *x, int64_t *offset)
         for (int64_t kh = 0; kh < s->h.kernel; kh++)
             for (int64_t kw = 0; kw < s->w.kernel; kw++) {
                 const int64_t plane = (c * x->h.phases + kh % x->h.phases) * x->w.phases + kw % x->w.phases;
-                *offset++ = plane * x->plane + kh * s->h.dilation / s->h.stride * x->w.pitch +
-                            kw * s->w.dilation / s->w.stride;
+                *offset++ = plane * x->plane + (x->h.repeats ? kh * s->h.dilation / s->h.stride * x->w.pitch : 0) +
+                            (x->w.repeats ? kw * s->w.dilation / s->w.stride : 0);
             }
 }
 

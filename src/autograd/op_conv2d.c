@@ -23,6 +23,7 @@ typedef struct {
     const REAL *from, *relu, *bias; /* bias and relu (the output of a ReLU that hides `from`) may be NULL */
     REAL *to;
     int64_t sets, parts;            /* parts: into which the channels of `to` are cut */
+    bool columns;                   /* channels are taps of x, to be added to dx where each belongs */
     FN(conv_outputs) *set;
     REAL *scratch;                  /* per thread: run, then packed */
     int64_t scratch_numel;
@@ -46,6 +47,22 @@ static void FN(conv_weights_range)(void *context, int64_t begin, int64_t end)
                                  p->w + group * p->group_step + first * p->step, set->source, p->step,
                                  p->packed + (group * p->channels + first) * set->taps);
     }
+}
+
+/* Adds Σ_o w[o, r]·dy[o, q], in run [taps r of the place][RUN] for q0 ≤ q < q0 + n, to dx where tap r has its output q.
+ * There are no gaps between lines. */
+static void FN(conv_add_columns)(const FN(conv_product) *g, const conv_place *at, int64_t q0, int64_t n, const REAL *run)
+{
+    const conv_sizes *s = g->s;
+    const int64_t image = g->layout->h.pitch * g->layout->w.pitch, used = at->rows * s->w.out;
+    for (int64_t r = at->channel; r < at->channel + at->channels; r++, run += RUN)
+        for (int64_t i = q0 / image; i < at->samples && i * image < q0 + n; i++) {
+            const int64_t begin = i * image > q0 ? i * image : q0;
+            const int64_t end = i * image + used < q0 + n ? i * image + used : q0 + n;
+            if (begin < end)
+                FN(ek_conv_add_tap)(s, r, at->row * s->w.out + begin - i * image, end - begin, run + (begin - q0),
+                                    g->to + ((at->sample + i) * s->groups + at->group) * s->c * s->pixels_in);
+        }
 }
 
 /* Outputs of all channels of the place, in blocks of q and of taps: sums of RUN outputs of a tile of channels stand in
@@ -74,7 +91,10 @@ static void FN(conv_multiply)(const FN(conv_product) *g, const FN(conv_outputs) 
                 }
                 p0 += TAPS;
             } while (p0 < set->taps);
-            FN(ek_conv_unpack)(g->s, g->layout, &some, &set->target, q0, n, run, RUN, g->bias, g->to);
+            if (g->columns)
+                FN(conv_add_columns)(g, &some, q0, n, run);
+            else
+                FN(ek_conv_unpack)(g->s, g->layout, &some, &set->target, q0, n, run, RUN, g->bias, g->to);
         }
     }
 }
@@ -194,8 +214,60 @@ static ek_status FN(conv_prepare_dx)(ek_node *node, FN(conv_product) *g)
     return FN(conv_prepare)(node, g, node->in[1]->data, kernel, s->o * s->rows, s->groups * s->o * s->rows);
 }
 
+/* dx of the stacks begin … end−1, numbered (stack, group). */
+static void FN(conv_columns_range)(void *context, int64_t begin, int64_t end)
+{
+    const FN(conv_product) *g = context;
+    const conv_sizes *s = g->s;
+    REAL *run = g->scratch + ek_worker() * g->scratch_numel, *packed = run + RUN_NUMEL;
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t strip = 0; strip < g->layout->h.strips; strip++) {
+            conv_place at = ek_conv_find_place(s, g->layout, i * g->layout->h.strips + strip);
+            const REAL *source = g->layout->in_place ? g->from + conv_place_offset(s, g->layout, &at) : packed;
+            if (!g->layout->in_place)
+                FN(ek_conv_pack)(s, g->layout, &at, g->from, g->relu, packed);
+            for (int64_t k = 0; strip == 0 && k < at.samples; k++)
+                memset(g->to + ((at.sample + k) * s->groups + at.group) * s->c * s->pixels_in, 0,
+                       (size_t)(s->c * s->pixels_in) * sizeof(REAL));
+            at.channels = s->rows;
+            FN(conv_multiply)(g, g->set, &at, source, run);
+        }
+}
+
+/* dx with few taps: the columns Wᵀ·dY, each added where its tap reads. */
+static ek_status FN(conv_dx_columns)(ek_node *node, const conv_sizes *s, const conv_layout *x, const REAL *dy,
+                                     const REAL *relu, REAL *dx)
+{
+    const conv_layout layout = ek_conv_layout_outputs(s, x, relu != NULL);
+    FN(conv_outputs) set = {.target = {.channels = s->rows}, .taps = s->o};
+    FN(conv_product) g = {.s = s, .layout = &layout, .tile = FN(ek_tile)(), .from = dy, .relu = relu, .to = dx,
+                          .sets = 1, .columns = true, .set = &set};
+    int64_t *offset = ek_node_scratch(node, (size_t)(2 * s->o) * sizeof *offset);
+    g.scratch_numel = RUN_NUMEL + (layout.in_place ? 0 : conv_aligned(layout.numel));
+    g.scratch = ek_node_scratch(node, (size_t)(ek_workers() * g.scratch_numel) * sizeof(REAL));
+    if (!offset || !g.scratch)
+        return EK_ERR_MEMORY;
+    for (int64_t o = 0; o < s->o; o++) {
+        offset[o] = o * layout.plane;
+        offset[s->o + o] = o * s->rows;
+    }
+    set.offset = offset;
+    set.source = offset + s->o;
+    const double work = (double)s->rows * (double)s->o * (double)(layout.samples * s->pixels);
+    ek_status status =
+        FN(conv_prepare)(node, &g, node->in[1]->data, 1, s->o * s->rows, s->groups * s->o * s->rows);
+    if (status == EK_OK)
+        ek_parallel_for(layout.stacks * s->groups, conv_grain(work), FN(conv_columns_range), &g);
+    return status;
+}
+
 static ek_status FN(conv_dx)(ek_node *node, const conv_sizes *s, const REAL *dy, const REAL *relu, REAL *dx)
 {
+    if (conv_is_unrolled(s)) {
+        const conv_layout x = ek_conv_layout_x(s, SHORTEST_RUN, INT64_MAX);
+        if (x.w.strips == 1)
+            return FN(conv_dx_columns)(node, s, &x, dy, relu, dx);
+    }
     const conv_layout layout = ek_conv_layout_dy(s, relu != NULL, SHORTEST_RUN, INT64_MAX);
     FN(conv_product) g = {.s = s, .layout = &layout, .from = dy, .relu = relu, .to = dx};
     ek_status status = FN(conv_prepare_dx)(node, &g);

@@ -155,6 +155,75 @@ START_TEST(a_layer_gives_the_same_bits_on_any_number_of_threads)
 }
 END_TEST
 
+/* Row `i` along axis `axis` of a float64 tensor of three axes, as a tensor of its own. */
+static ek_tensor *one_of(const ek_tensor *t, int axis, int64_t i)
+{
+    const int64_t d0 = ek_tensor_dim(t, 0), d1 = ek_tensor_dim(t, 1), d2 = ek_tensor_dim(t, 2);
+    ek_tensor *one = ek_zeros(EK_F64, axis == 0 ? EK_SHAPE(1, d1, d2) : EK_SHAPE(d0, 1, d2));
+    const double *from = ek_tensor_data((ek_tensor *)t);
+    double *to = ek_tensor_data(one);
+    for (int64_t p = 0; p < (axis == 0 ? d1 : d0); p++)
+        memcpy(to + p * d2, from + (axis == 0 ? i * d1 + p : p * d1 + i) * d2, (size_t)d2 * sizeof *to);
+    return one;
+}
+
+/* More sequences than a thread takes at a time, the last block not full: each has the states it has alone, and their
+ * gradients add up to those of all. */
+START_TEST(sequences_have_nothing_to_do_with_each_other)
+{
+    enum { N = 75 };
+    int64_t lengths[N];
+    recurrent_case c = recurrent_case_of((cell_kind)(_i % CELLS));
+    c.n = N;
+    c.steps = 5;
+    c.hidden = 9;
+    c.opts.norm = _i / CELLS ? EK_RECURRENT_LAYER_NORM : EK_RECURRENT_NO_NORM;
+    for (int64_t i = 0; i < N; i++)
+        lengths[i] = 1 + i * 3 % c.steps;
+    c.lengths = lengths;
+    c.states = true;
+    ek_module *layer = recurrent_drawn(&c, EK_F64, 0.3, 2);
+    recurrent_inputs in = recurrent_draw(&c, EK_F64, 3);
+    ek_tensor *dy = ek_zeros(EK_F64, recurrent_shape(&c, c.hidden)), *dh = ek_zeros(EK_F64, recurrent_state_shape(&c));
+    ek_rng rng = ek_rng_seed(4);
+    for (int64_t i = 0; i < ek_tensor_numel(dy); i++)
+        ((double *)ek_tensor_data(dy))[i] = ek_rng_uniform(&rng) - 0.5;
+    recurrent_run all = recurrent_run_with(layer, &in, dy, dh, c.cell == LSTM ? dh : NULL);
+    double *sums[MOST_TENSORS];
+    for (int p = 0; p < all.parameters; p++)
+        sums[p] = calloc((size_t)ek_tensor_numel(all.gradient[p]), sizeof(double));
+    for (int64_t i = 0; i < N; i++) {
+        recurrent_case c1 = c;
+        c1.n = 1;
+        c1.lengths = lengths + i;
+        recurrent_inputs alone = {one_of(in.x, 0, i), one_of(in.h0, 1, i), in.c0 ? one_of(in.c0, 1, i) : NULL};
+        recurrent_set_lengths(&c1, alone.x);
+        ek_tensor *dy1 = one_of(dy, 0, i), *dh1 = one_of(dh, 1, i), *y = one_of(all.y, 0, i);
+        recurrent_run run = recurrent_run_with(layer, &alone, dy1, dh1, c.cell == LSTM ? dh1 : NULL);
+        for (int64_t j = 0; j < ek_tensor_numel(y); j++)
+            ck_near(ek_tensor_at(run.y, j), ek_tensor_at(y, j), 1e-13);
+        for (int p = 0; p < all.parameters; p++)
+            for (int64_t j = 0; j < ek_tensor_numel(run.gradient[p]); j++)
+                sums[p][j] += ek_tensor_at(run.gradient[p], j);
+        ek_tensor_free(dy1);
+        ek_tensor_free(dh1);
+        ek_tensor_free(y);
+        recurrent_run_free(&run);
+        recurrent_inputs_free(&alone);
+    }
+    for (int p = 0; p < all.parameters; p++) {
+        for (int64_t j = 0; j < ek_tensor_numel(all.gradient[p]); j++)
+            ck_near(ek_tensor_at(all.gradient[p], j), sums[p][j], 1e-11);
+        free(sums[p]);
+    }
+    recurrent_run_free(&all);
+    recurrent_inputs_free(&in);
+    ek_tensor_free(dy);
+    ek_tensor_free(dh);
+    ek_module_free(layer);
+}
+END_TEST
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 /* The tape has seen the longest batch before it is counted; lengths are other ones each step. */
@@ -259,6 +328,7 @@ int main(void)
     TCase *tcase = tcase_create("recurrent_training");
     tcase_add_loop_test(tcase, training_gives_the_same_bits_on_any_number_of_threads, 0, COMBINATIONS);
     tcase_add_loop_test(tcase, a_layer_gives_the_same_bits_on_any_number_of_threads, 0, 2 * COMBINATIONS);
+    tcase_add_loop_test(tcase, sequences_have_nothing_to_do_with_each_other, 0, 2 * CELLS);
     tcase_add_loop_test(tcase, a_step_takes_no_memory, 0, COMBINATIONS);
     tcase_add_loop_test(tcase, threads_serve_one_layer, 0, COMBINATIONS);
     tcase_add_loop_test(tcase, it_learns, 0, COMBINATIONS);

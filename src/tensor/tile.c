@@ -63,7 +63,6 @@ const FN(ek_tile_kernels) *FN(ek_tile)(void)
 
 #include <float.h>
 
-typedef enum layout { PACKED, ROWS_OF_A, COLUMNS_OF_A } layout; /* a[p·rows + i], a[i·lda + p], a[p·lda + i] */
 enum { VECTORS = 3 }; /* side by side in a tile of multiply: enough to hide a multiplication's latency */
 
 #define INLINE __attribute__((always_inline))

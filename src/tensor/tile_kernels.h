@@ -65,15 +65,14 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
             *(TILE(vector) *)(c + i * ldc + v * LANES) = sum[i][v];
 }
 
-/* The same by rows and vectors known at run time; a lies in memory as a_is says. */
-TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const layout a_is,
+/* The same by rows and vectors known at run time; element (i, p) of a is a[i·lda + p], or a[p·lda + i]. */
+TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const bool by_rows,
                                                      int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                      REAL *c, int64_t ldc, bool accumulate)
 {
 #define ONE(R, V)                                                                                                      \
     case (R) * VECTORS + (V):                                                                                          \
-        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, a_is == ROWS_OF_A ? lda : 1,                                     \
-                   a_is == ROWS_OF_A ? 1 : a_is == COLUMNS_OF_A ? lda : (R), b, ldb, offset, c, ldc,                   \
+        TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, by_rows ? lda : 1, by_rows ? 1 : lda, b, ldb, offset, c, ldc,    \
                    accumulate);                                                                                        \
         break;
 #define THREE(R) ONE(R, 1) ONE(R, 2) ONE(R, 3)
@@ -90,7 +89,7 @@ TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int6
 }
 
 /* The same by columns: a part of a vector is computed whole, in memory that has room. */
-TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_t k, const REAL *a, const layout a_is,
+TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_t k, const REAL *a, const bool by_rows,
                                                    int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                    REAL *c, int64_t ldc, bool accumulate)
 {
@@ -98,28 +97,36 @@ TARGET static inline INLINE void TILE(any_columns)(int rows, int columns, int64_
     REAL whole[ROWS * VECTORS * LANES];
     for (int i = 0; columns < padded && accumulate && i < rows; i++)
         memcpy(whole + i * padded, c + i * ldc, (size_t)columns * sizeof(REAL));
-    TILE(whole_vectors)(rows, vectors, k, a, a_is, lda, b, ldb, offset, columns < padded ? whole : c,
+    TILE(whole_vectors)(rows, vectors, k, a, by_rows, lda, b, ldb, offset, columns < padded ? whole : c,
                         columns < padded ? padded : ldc, accumulate);
     for (int i = 0; columns < padded && i < rows; i++)
         memcpy(c + i * ldc, whole + i * padded, (size_t)columns * sizeof(REAL));
 }
 
+TARGET static __attribute__((noinline)) void TILE(by_columns)(int rows, int columns, int64_t k, const REAL *a,
+                                                              int64_t lda, const REAL *b, int64_t ldb,
+                                                              const int64_t *offset, REAL *c, int64_t ldc,
+                                                              bool accumulate)
+{
+    TILE(any_columns)(rows, columns, k, a, false, lda, b, ldb, offset, c, ldc, accumulate);
+}
+
 TARGET static void TILE(multiply)(int rows, int columns, int64_t k, const REAL *a, const REAL *b, int64_t ldb,
                                   const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
 {
-    TILE(any_columns)(rows, columns, k, a, PACKED, 0, b, ldb, offset, c, ldc, accumulate);
+    TILE(by_columns)(rows, columns, k, a, rows, b, ldb, offset, c, ldc, accumulate);
 }
 
 TARGET static void TILE(multiply_rows)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,
                                        int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
 {
-    TILE(any_columns)(rows, columns, k, a, ROWS_OF_A, lda, b, ldb, NULL, c, ldc, accumulate);
+    TILE(any_columns)(rows, columns, k, a, true, lda, b, ldb, NULL, c, ldc, accumulate);
 }
 
 TARGET static void TILE(multiply_columns)(int rows, int columns, int64_t k, const REAL *a, int64_t lda, const REAL *b,
                                           int64_t ldb, REAL *c, int64_t ldc, bool accumulate)
 {
-    TILE(any_columns)(rows, columns, k, a, COLUMNS_OF_A, lda, b, ldb, NULL, c, ldc, accumulate);
+    TILE(by_columns)(rows, columns, k, a, lda, b, ldb, NULL, c, ldc, accumulate);
 }
 
 /* The first n < LANES elements, then zeros. */

@@ -47,7 +47,6 @@ static double FN(visit)(void *gradient, int64_t begin, int64_t end, enum job job
 #else
 #include "optimizer.h"
 
-enum { MAX_CHUNKS = 64 };
 enum job { SUM_SQUARES, SCALE, CLAMP };
 
 #define OP_FILE "clip.c"
@@ -75,44 +74,44 @@ static ek_tensor *next_gradient(const gradients *gs, int *group, int *i)
     return NULL;
 }
 
-/* One pass over all gradients, in one row. */
+/* One pass over all gradients. */
 typedef struct clip_pass {
     const gradients *gradients;
     enum job job;
-    double number;   /* to scale by, or to clamp at */
-    int64_t grain;   /* by the sizes of the tensors alone */
-    double *partial; /* [MAX_CHUNKS] sums by chunk: added up in their order, whichever thread made them */
+    double number; /* to scale by, or to clamp at */
+    ek_parts parts;
+    double partial[EK_MOST_PARTS]; /* sums by part: added up in their order, whichever thread made them */
 } clip_pass;
 
-static void visit_range(void *context, int64_t begin, int64_t end)
+static void visit_parts(void *context, int64_t begin, int64_t end)
 {
     static double (*const visit[])(void *, int64_t, int64_t, enum job, double) = EK_BY_DTYPE(visit);
-    const clip_pass *pass = context;
-    double sum = 0;
-    int group = 0, i = 0;
-    int64_t at = 0;
-    for (ek_tensor *t; at < end && (t = next_gradient(pass->gradients, &group, &i)); at += ek_row_places(t->numel)) {
-        const int64_t from = begin > at ? begin - at : 0, to = end - at < t->numel ? end - at : t->numel;
-        if (from < to)
-            sum += visit[t->dtype](t->grad_data, from, to, pass->job, pass->number);
+    clip_pass *pass = context;
+    for (int64_t part = begin; part < end; part++) {
+        double sum = 0;
+        int group = 0, i = 0;
+        int64_t small = 0, from, to;
+        for (ek_tensor *t; (t = next_gradient(pass->gradients, &group, &i));) {
+            ek_parts_range(&pass->parts, part, t->numel, &small, &from, &to);
+            if (from < to)
+                sum += visit[t->dtype](t->grad_data, from, to, pass->job, pass->number);
+        }
+        pass->partial[part] = sum;
     }
-    pass->partial[begin / pass->grain] = sum;
 }
 
 /* The sum of what the job gives. */
 static double run(const gradients *gs, enum job job, double number)
 {
-    double sum = 0, partial[MAX_CHUNKS];
+    clip_pass pass = {.gradients = gs, .job = job, .number = number};
     int group = 0, i = 0;
-    int64_t places = 0;
     for (const ek_tensor *t; (t = next_gradient(gs, &group, &i));)
-        places += ek_row_places(t->numel);
-    const int64_t shortest = ek_row_places((places + MAX_CHUNKS - 1) / MAX_CHUNKS);
-    clip_pass pass = {.gradients = gs, .job = job, .number = number, .partial = partial,
-                      .grain = shortest > EK_GRAIN ? shortest : EK_GRAIN};
-    ek_parallel_for(places, pass.grain, visit_range, &pass);
-    for (int64_t c = 0; c * pass.grain < places; c++)
-        sum += partial[c];
+        ek_parts_add(&pass.parts, t->numel);
+    ek_parts_cut(&pass.parts);
+    ek_parallel_for(pass.parts.n, 1, visit_parts, &pass);
+    double sum = 0;
+    for (int64_t part = 0; part < pass.parts.n; part++)
+        sum += pass.partial[part];
     return sum;
 }
 

@@ -207,40 +207,45 @@ static ek_status prepare_slot(const ek_optimizer *optimizer, ek_trained *slot, i
     return EK_OK;
 }
 
-/* Places begin … end−1 of the row. */
-static void update_range(void *context, int64_t begin, int64_t end)
+/* What all parts of a step share. */
+typedef struct step_pass {
+    const ek_optimizer *optimizer;
+    ek_parts parts;
+} step_pass;
+
+static void update_parts(void *context, int64_t begin, int64_t end)
 {
-    const ek_optimizer *optimizer = context;
-    for (int g = 0; g < optimizer->n_groups; g++)
-        for (int i = 0; i < optimizer->groups[g].n; i++) {
-            const ek_update *update = &optimizer->groups[g].slots[i].update;
-            const int64_t from = begin > update->begin ? begin - update->begin : 0, last = end - update->begin;
-            const int64_t to = last < update->n ? last : update->n;
-            if (from < to)
-                optimizer->kind->update[update->dtype](update, from, to);
-        }
+    const step_pass *pass = context;
+    const ek_optimizer *optimizer = pass->optimizer;
+    for (int64_t part = begin; part < end; part++) {
+        int64_t small = 0, from, to;
+        for (int g = 0; g < optimizer->n_groups; g++)
+            for (int i = 0; i < optimizer->groups[g].n; i++) {
+                const ek_update *update = &optimizer->groups[g].slots[i].update;
+                ek_parts_range(&pass->parts, part, update->n, &small, &from, &to);
+                if (from < to)
+                    optimizer->kind->update[update->dtype](update, from, to);
+            }
+    }
 }
 
-/* Everything about a slot's update but the elements; returns its places in the row, which begin at `begin`. */
-static int64_t prepare_update(const ek_optimizer *optimizer, const ek_group *group, ek_trained *slot, double scale,
-                              int64_t begin)
+/* Everything about a slot's update but the elements. */
+static void prepare_update(const ek_optimizer *optimizer, const ek_group *group, ek_trained *slot, double scale)
 {
     const ek_tensor *p = slot->parameter;
-    if (!p->has_grad) {
-        slot->update.n = 0;
-        return 0;
-    }
+    slot->update.n = 0;
+    if (!p->has_grad)
+        return;
     bool spared = optimizer->spares_norms_and_biases && !p->decays;
     slot->step++;
     slot->update = (ek_update){.optimizer = optimizer, .dtype = p->dtype, .lr = group->lr,
                                .weight_decay = spared ? 0 : group->weight_decay, .gradient_scale = scale,
-                               .step = slot->step, .begin = begin, .n = p->numel, .parameter = p->data,
+                               .step = slot->step, .n = p->numel, .parameter = p->data,
                                .gradient = p->grad_data};
     for (int k = 0; k < EK_STATE_TENSORS; k++)
         slot->update.state[k] = slot->state[k] ? slot->state[k]->data : NULL;
     if (optimizer->kind->prepare)
         optimizer->kind->prepare(&slot->update);
-    return ek_row_places(p->numel);
 }
 
 ek_status ek_optimizer_step(ek_optimizer *optimizer)
@@ -256,11 +261,15 @@ ek_status ek_optimizer_step(ek_optimizer *optimizer)
     const bool clips = optimizer->max_norm < INFINITY;
     optimizer->grad_norm = clips ? ek_gradient_norm(optimizer) : NAN;
     const double scale = clips ? ek_clip_coefficient(optimizer->grad_norm, optimizer->max_norm) : 1;
-    int64_t places = 0;
+    step_pass pass = {.optimizer = optimizer};
     for (int g = 0; g < optimizer->n_groups; g++)
-        for (int i = 0; i < optimizer->groups[g].n; i++)
-            places += prepare_update(optimizer, &optimizer->groups[g], &optimizer->groups[g].slots[i], scale, places);
-    ek_parallel_for(places, EK_GRAIN, update_range, optimizer);
+        for (int i = 0; i < optimizer->groups[g].n; i++) {
+            ek_trained *slot = &optimizer->groups[g].slots[i];
+            prepare_update(optimizer, &optimizer->groups[g], slot, scale);
+            ek_parts_add(&pass.parts, slot->update.n);
+        }
+    ek_parts_cut(&pass.parts);
+    ek_parallel_for(pass.parts.n, 1, update_parts, &pass);
     optimizer->steps++;
     return EK_OK;
 }

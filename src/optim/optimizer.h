@@ -18,7 +18,7 @@ typedef struct ek_update {
     double gradient_scale;   /* of clipping; 1 without */
     double factor[2];        /* what the kind's prepare() leaves for its kernel */
     int64_t step;            /* updates of this tensor, this one included: 1, 2, … */
-    int64_t begin, n;        /* its elements in the row of all that are updated; n = 0: none are */
+    int64_t n;               /* its elements; 0: none are updated */
     void *parameter;         /* [n] */
     const void *gradient;    /* [n] */
     void *state[EK_STATE_TENSORS]; /* [n] each; NULL where the options need none */
@@ -76,11 +76,41 @@ ek_status ek_check_option(const char *who, const char *option, double value, dou
 /* State tensor `name` ("exp_avg") of tensor i of a group; NULL when there is none (yet). */
 ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, const char *name);
 
-/* Passes over many tensors see their elements in one row, so that small tensors share a chunk of a parallel loop.  The
- * places that n elements take in it: whole cache lines, on which a chunk then begins. */
-static inline int64_t ek_row_places(int64_t n)
+/* Passes over many tensors are cut into parts, by the sizes of the tensors alone.  Each part has the same share of every
+ * large tensor, so that a thread has the rows of a weight that it also computes in the products of the forward and the
+ * backward: to write memory that another core has read takes five times as long.  Small tensors are whole: in the first
+ * part, which is the calling thread's as small products are, or spread over all parts where there are many. */
+enum { EK_MOST_PARTS = 64, EK_SMALL_TENSOR = 32768, EK_MANY_SMALL = 1 << 20 };
+typedef struct ek_parts {
+    int64_t n;     /* number of parts, at least 1 */
+    int64_t small; /* elements in small tensors */
+} ek_parts;
+/* Counts a tensor; begin with {0}: `n` is the number of elements until ek_parts_cut. */
+static inline void ek_parts_add(ek_parts *parts, int64_t numel)
 {
-    return (n + EK_ALIGNMENT / 4 - 1) / (EK_ALIGNMENT / 4) * (EK_ALIGNMENT / 4);
+    parts->n += numel;
+    parts->small += numel <= EK_SMALL_TENSOR ? numel : 0;
+}
+static inline void ek_parts_cut(ek_parts *parts)
+{
+    const int64_t most = parts->n / EK_GRAIN;
+    parts->n = most < 1 ? 1 : most > EK_MOST_PARTS ? EK_MOST_PARTS : most;
+}
+/* Elements *begin … *end−1 of a tensor of so many are in this part; *small_before: elements of the small tensors before
+ * it, counted on from 0. */
+static inline void ek_parts_range(const ek_parts *parts, int64_t part, int64_t numel, int64_t *small_before,
+                                  int64_t *begin, int64_t *end)
+{
+    const int64_t line = EK_ALIGNMENT / 4, per_part = numel / parts->n / line * line;
+    if (numel > EK_SMALL_TENSOR) {
+        *begin = part * per_part;
+        *end = part == parts->n - 1 ? numel : *begin + per_part;
+        return;
+    }
+    const int64_t place = parts->small < EK_MANY_SMALL ? 0 : *small_before / (parts->small / parts->n + 1);
+    *small_before += numel;
+    *begin = 0;
+    *end = place == part ? numel : 0;
 }
 
 /* √Σ g² over all gradients of an optimizer, and what clipping multiplies them by. */

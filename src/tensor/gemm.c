@@ -48,13 +48,17 @@ static void FN(serial)(bool transpose_a, bool transpose_b, int64_t m, int64_t n,
     FN(ek_gemm_tiled)(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
-/* Pieces begin…end of the product, numbered (chunk of k, row of tiles, column of tiles). */
+/* Pieces begin…end of the product, numbered (chunk of k, row of tiles, column of tiles), or with columns before rows:
+ * a thread has neighbouring numbers, and the larger factor is what they share out, so that no two threads read all of
+ * it.  What several cores have read is slow to write (18 ns a cache line, measured), and weights are, in each step. */
 static void FN(run_pieces)(void *context, int64_t begin, int64_t end)
 {
     const struct FN(product) *p = context;
-    int64_t rows = pieces(p->m, p->cut.m), columns = pieces(p->n, p->cut.n);
+    const int64_t rows = pieces(p->m, p->cut.m), columns = pieces(p->n, p->cut.n);
     for (int64_t t = begin; t < end; t++) {
-        int64_t chunk = t / (rows * columns), i = t / columns % rows * p->cut.m, j = t % columns * p->cut.n;
+        const int64_t chunk = t / (rows * columns), at = t % (rows * columns);
+        const int64_t i = (p->m < p->n ? at % rows : at / columns) * p->cut.m;
+        const int64_t j = (p->m < p->n ? at / rows : at % columns) * p->cut.n;
         int64_t ldo = chunk ? p->n : p->ldc, q = chunk * p->cut.k;
         REAL *out = chunk ? p->partial + (chunk - 1) * p->m * p->n : p->c;
         FN(serial)(p->transpose_a, p->transpose_b, smaller(p->cut.m, p->m - i), smaller(p->cut.n, p->n - j),
@@ -151,8 +155,10 @@ struct cut {
 #define TILE 128
 /* Below this side a tile's packing costs more than its share of the sums. */
 #define SMALLEST_TILE 64
-/* Multiplications that are worth a thread: some 10 µs. */
-#define WORTH_A_THREAD ((double)(1 << 19))
+/* Multiplications that are worth a thread: some 10 µs.  An element read or written takes as long as PER_ELEMENT of
+ * them, which is what a product with few rows consists of. */
+#define WORTH_A_THREAD ((double)(3 << 16))
+#define PER_ELEMENT 4
 /* As many pieces as a large machine has cores, if there is work enough for them; chunks of k are no shorter than this,
  * so that adding them up costs little. */
 #define ENOUGH_PIECES 16
@@ -179,7 +185,8 @@ static int64_t even(int64_t n, int64_t most)
 static struct cut choose_cut(int64_t m, int64_t n, int64_t k)
 {
     struct cut whole = {m > 1 ? m : 1, n > 1 ? n : 1, k > 1 ? k : 1};
-    double work = (double)m * (double)n * (double)k;
+    double elements = (double)m * (double)n + (double)m * (double)k + (double)n * (double)k;
+    double work = (double)m * (double)n * (double)k + PER_ELEMENT * elements;
     if (work < 2 * WORTH_A_THREAD)
         return whole;
     int64_t limit = work / WORTH_A_THREAD < ENOUGH_PIECES ? (int64_t)(work / WORTH_A_THREAD) : ENOUGH_PIECES;

@@ -1,6 +1,9 @@
 /* OpenBLAS's side of a comparison: `gemm MxNxK` by one call of cblas_sgemm on its own threads.  `peer_blas large` tells
  * for each the time that as many multiplications take in one of 1024³. */
+#define _GNU_SOURCE /* sched_setaffinity */
 #include <cblas.h>
+#include <dirent.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +22,23 @@ static struct {
 static const char *about(void)
 {
     return openblas_get_config();
+}
+
+/* A core for each thread of this process, as OMP_PROC_BIND does for OpenMP's. */
+static void bind_threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    const struct dirent *entry;
+    for (int core = 0; tasks && (entry = readdir(tasks));) {
+        const int task = atoi(entry->d_name);
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(core, &set);
+        if (task > 0 && sched_setaffinity(task, sizeof set, &set) == 0)
+            core++;
+    }
+    if (tasks)
+        closedir(tasks);
 }
 
 static void discard(void)
@@ -62,6 +82,7 @@ static bool prepare(const bench_case *c)
     if (strcmp(c->kind, "gemm") != 0 || c->ndim != 3)
         return false;
     openblas_set_num_threads(c->threads);
+    bind_threads();
     make((int)c->dim[0], (int)c->dim[1], (int)c->dim[2]);
     step();
     value = bench_mean_absolute(now_running.y, c->dim[0] * c->dim[1]);

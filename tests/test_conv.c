@@ -163,9 +163,9 @@ START_TEST(random_sizes)
 }
 END_TEST
 
-#define PLAIN {{1, 1}, {0, 0}, {1, 1}, 1}
-#define SAME {{1, 1}, {1, 1}, {1, 1}, 1}
-#define SAME_1D {{1, 1}, {0, 1}, {1, 1}, 1}
+#define PLAIN {{1, 1}, {0, 0}, {1, 1}, 1, false}
+#define SAME {{1, 1}, {1, 1}, {1, 1}, 1, false}
+#define SAME_1D {{1, 1}, {0, 1}, {1, 1}, 1, false}
 
 START_TEST(special_shapes)
 {
@@ -176,20 +176,22 @@ START_TEST(special_shapes)
         {.n = 1, .c = 1, .h = 1, .w = 1, .o = 1, .kh = 1, .kw = 1, .opts = PLAIN, .bias = true},
         {.n = 2, .c = 1, .h = 5, .w = 5, .o = 2, .kh = 5, .kw = 5, .opts = PLAIN, .bias = true}, /* one pixel out */
         {.n = 2, .c = 1, .h = 1, .w = 1, .o = 2, .kh = 3, .kw = 3, .opts = SAME, .bias = true},  /* mostly padding */
-        {.n = 1, .c = 1, .h = 2, .w = 2, .o = 1, .kh = 1, .kw = 1, .opts = {{1, 1}, {3, 3}, {1, 1}, 1}},
-        {.n = 3, .c = 2, .h = 9, .w = 11, .o = 2, .kh = 2, .kw = 2, .opts = {{5, 4}, {1, 0}, {1, 1}, 1}},
+        {.n = 1, .c = 1, .h = 2, .w = 2, .o = 1, .kh = 1, .kw = 1, .opts = {{1, 1}, {3, 3}, {1, 1}, 1, false}},
+        {.n = 3, .c = 2, .h = 9, .w = 11, .o = 2, .kh = 2, .kw = 2, .opts = {{5, 4}, {1, 0}, {1, 1}, 1, false}},
         {.n = 3, .c = 70, .h = 60, .w = 30, .o = 5, .kh = 3, .kw = 3, .opts = SAME, .bias = true}, /* many strips */
         {.n = 40, .c = 3, .h = 12, .w = 12, .o = 20, .kh = 3, .kw = 3, .opts = SAME, .bias = true}, /* many chunks */
         {.n = 40, .c = 20, .h = 12, .w = 12, .o = 20, .kh = 1, .kw = 1, .opts = PLAIN, .bias = true},
-        {.n = 4, .c = 8, .h = 20, .w = 70, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8}},
+        {.n = 4, .c = 8, .h = 20, .w = 70, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8, false}},
         {.n = 2, .c = 40, .w = 9000, .o = 2, .h = 1, .kh = 1, .kw = 3, .opts = SAME_1D, .one_d = true}, /* cut lines */
-        {.n = 1, .c = 1, .w = 70000, .o = 6, .h = 1, .kh = 1, .kw = 3, .opts = SAME_1D, .one_d = true}, /* of few taps */
-        {.n = 2, .c = 1, .h = 300, .w = 80, .o = 19, .kh = 3, .kw = 2, .opts = {{2, 1}, {1, 0}, {1, 2}, 1}},
+        {.n = 1, .c = 1, .w = 70000, .o = 6, .h = 1, .kh = 1, .kw = 3,
+         .opts = SAME_1D, .one_d = true}, /* of few taps */
+        {.n = 2, .c = 1, .h = 300, .w = 80, .o = 19, .kh = 3, .kw = 2, .opts = {{2, 1}, {1, 0}, {1, 2}, 1, false}},
         {.n = 3, .c = 1, .h = 16, .w = 16, .o = 24, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 9, .c = 2, .h = 4, .w = 4, .o = 40, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 2, .c = 70, .h = 7, .w = 7, .o = 9, .kh = 3, .kw = 3, .opts = SAME}, /* more taps than a block */
-        {.n = 2, .c = 4, .h = 2, .w = 9, .o = 4, .kh = 2, .kw = 2, .opts = {{5, 3}, {1, 2}, {1, 1}, 2}},
-        {.n = 2, .c = 6, .h = 9, .w = 9, .o = 6, .kh = 5, .kw = 3, .opts = {{2, 2}, {2, 4}, {1, 2}, 6}, .bias = true}};
+        {.n = 2, .c = 4, .h = 2, .w = 9, .o = 4, .kh = 2, .kw = 2, .opts = {{5, 3}, {1, 2}, {1, 1}, 2, false}},
+        {.n = 2, .c = 6, .h = 9, .w = 9, .o = 6, .kh = 5, .kw = 3,
+         .opts = {{2, 2}, {2, 4}, {1, 2}, 6, false}, .bias = true}};
     ek_rng rng = ek_rng_seed(2);
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         check(&list[i], EK_F32, &rng);
@@ -204,11 +206,11 @@ START_TEST(any_threads)
         {.n = 33, .c = 3, .h = 14, .w = 14, .o = 16, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 2, .c = 70, .h = 60, .w = 30, .o = 5, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 16, .c = 30, .h = 20, .w = 20, .o = 20, .kh = 1, .kw = 1, .opts = PLAIN, .bias = true},
-        {.n = 16, .c = 8, .h = 30, .w = 40, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8}},
-        {.n = 16, .c = 8, .h = 20, .w = 20, .o = 16, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 4}},
+        {.n = 16, .c = 8, .h = 30, .w = 40, .o = 8, .kh = 3, .kw = 3, .opts = {{1, 1}, {1, 1}, {1, 1}, 8, false}},
+        {.n = 16, .c = 8, .h = 20, .w = 20, .o = 16, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 4, false}},
         {.n = 1, .c = 40, .h = 20, .w = 20, .o = 50, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 2, .c = 33, .h = 28, .w = 28, .o = 70, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
-        {.n = 5, .c = 20, .h = 14, .w = 14, .o = 30, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 1}},
+        {.n = 5, .c = 20, .h = 14, .w = 14, .o = 30, .kh = 3, .kw = 3, .opts = {{2, 2}, {1, 1}, {1, 1}, 1, false}},
         {.n = 37, .c = 1, .h = 28, .w = 28, .o = 32, .kh = 3, .kw = 3, .opts = SAME, .bias = true},
         {.n = 5, .c = 64, .h = 7, .w = 7, .o = 64, .kh = 3, .kw = 3, .opts = SAME, .bias = true}};
     ek_rng rng = ek_rng_seed(3);

@@ -7,7 +7,7 @@
     typedef REAL FN(vector_##BYTES) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));             \
     typedef FN(integer) FN(mask_##BYTES) __attribute__((vector_size(BYTES)));                                          \
     /* to = from, but 0 where `relu` is given and ≤ 0: a NaN there lets it pass. */                                    \
-    static inline void FN(copy_##BYTES)(const REAL *from, const REAL *relu, REAL *to)                                  \
+    EK_INLINE void FN(copy_##BYTES)(const REAL *from, const REAL *relu, REAL *to)                                  \
     {                                                                                                                  \
         FN(vector_##BYTES) x = *(const FN(vector_##BYTES) *)from;                                                      \
         if (relu)                                                                                                      \
@@ -15,7 +15,7 @@
         *(FN(vector_##BYTES) *)to = x;                                                                                 \
     }                                                                                                                  \
     /* to = from + bias, with `relu` 0 where that is less. */                                                          \
-    static inline void FN(put_##BYTES)(const REAL *from, REAL bias, bool relu, REAL *to)                               \
+    EK_INLINE void FN(put_##BYTES)(const REAL *from, REAL bias, bool relu, REAL *to)                               \
     {                                                                                                                  \
         FN(vector_##BYTES) y = *(const FN(vector_##BYTES) *)from + bias;                                               \
         if (relu)                                                                                                      \
@@ -31,92 +31,140 @@ VECTOR(64)
 VECTOR(32)
 VECTOR(16)
 #undef VECTOR
-#define LONG ((int)(64 / sizeof(REAL)))
+#define SIZE ((int)sizeof(REAL))
+#define LONG (64 / SIZE)
 
-static inline void FN(copy_row)(int64_t n, const REAL *from, const REAL *relu, REAL *to)
-{
-#define COPY(BYTES, AT) FN(copy_##BYTES)(from + (AT), relu ? relu + (AT) : NULL, to + (AT))
-    if (n >= LONG) {
-        for (int64_t v = 0; v < n - LONG; v += LONG)
-            COPY(64, v);
-        COPY(64, n - LONG);
-    } else if (n >= LONG / 2) {
-        COPY(32, 0);
-        COPY(32, n - LONG / 2);
-    } else if (n >= LONG / 4) {
-        COPY(16, 0);
-        COPY(16, n - LONG / 4);
-    } else {
-        for (int64_t v = 0; v < n; v++)
-            to[v] = relu && relu[v] <= 0 ? 0 : from[v];
+/* Every second element of a row, and back, by the lanes of V: shuffles of two vectors and lists of their indices. */
+#define SECOND(L, V, ODD) (2 * (L) + (ODD))
+#define EVEN(L, V, FIRST) ((L) % 2 ? (V) + (L) : (FIRST) + (L) / 2)
+#define ODD(L, V, FIRST) ((L) % 2 ? (FIRST) + (L) / 2 : (V) + (L))
+#define LANES_2(INDEX, L, V, X) INDEX(L, V, X), INDEX((L) + 1, V, X)
+#define LANES_4(INDEX, L, V, X) LANES_2(INDEX, L, V, X), LANES_2(INDEX, (L) + 2, V, X)
+#define LANES_8(INDEX, L, V, X) LANES_4(INDEX, L, V, X), LANES_4(INDEX, (L) + 4, V, X)
+#define STRIDED(BYTES, V, LANES)                                                                                       \
+    /* to[v] = from[2v + odd] */                                                                                       \
+    EK_INLINE void FN(take_##BYTES)(const REAL *from, bool odd, REAL *to)                                          \
+    {                                                                                                                  \
+        const FN(vector_##BYTES) a = *(const FN(vector_##BYTES) *)from, b = *(const FN(vector_##BYTES) *)(from + (V)); \
+        *(FN(vector_##BYTES) *)to = odd ? __builtin_shufflevector(a, b, LANES(SECOND, 0, V, 1))                        \
+                                        : __builtin_shufflevector(a, b, LANES(SECOND, 0, V, 0));                       \
+    }                                                                                                                  \
+    /* to[2v] = from[v] for v < n, V < n, with all between them stored as it was.  The last vector starts one element  \
+     * early, as the row may end with to[2n − 2]. */                                                                   \
+    EK_INLINE void FN(spread_##BYTES)(int64_t n, const REAL *from, REAL bias, REAL *to)                            \
+    {                                                                                                                  \
+        REAL *const last = to + 2 * (n - (V)) - 1;                                                                     \
+        const FN(vector_##BYTES) c = *(FN(vector_##BYTES) *)last, d = *(FN(vector_##BYTES) *)(last + (V));             \
+        for (int64_t v = 0; v + (V) < n; v += (V)) {                                                                   \
+            const FN(vector_##BYTES) y = *(const FN(vector_##BYTES) *)(from + v) + bias;                               \
+            FN(vector_##BYTES) *at = (FN(vector_##BYTES) *)(to + 2 * v);                                               \
+            const FN(vector_##BYTES) a = at[0], b = at[1];                                                             \
+            at[0] = __builtin_shufflevector(y, a, LANES(EVEN, 0, V, 0));                                               \
+            at[1] = __builtin_shufflevector(y, b, LANES(EVEN, 0, V, (V) / 2));                                         \
+        }                                                                                                              \
+        const FN(vector_##BYTES) y = *(const FN(vector_##BYTES) *)(from + n - (V)) + bias;                             \
+        *(FN(vector_##BYTES) *)last = __builtin_shufflevector(y, c, LANES(ODD, 0, V, 0));                              \
+        *(FN(vector_##BYTES) *)(last + (V)) = __builtin_shufflevector(y, d, LANES(ODD, 0, V, (V) / 2));                \
     }
-#undef COPY
+#if REAL_IS_F32
+STRIDED(32, 8, LANES_8)
+STRIDED(16, 4, LANES_4)
+#else
+STRIDED(32, 4, LANES_4)
+STRIDED(16, 2, LANES_2)
+#endif
+#undef STRIDED
+
+/* n zeros, or a whole vector. */
+EK_INLINE void FN(put_zeros)(int64_t n, REAL *to)
+{
+    if (n > LONG)
+        memset(to, 0, (size_t)n * sizeof(REAL));
+    else if (n > 0)
+        *(FN(vector_64) *)to = (FN(vector_64)){0};
 }
 
 /* `lines` rows of an image that start `step` apart, each as n elements `stride` apart and then zeros up to the pitch:
- * those of a whole vector, as the next line overwrites what is too much. */
-static inline void FN(copy_rows)(int64_t lines, int64_t n, int64_t pitch, const REAL *from, const REAL *relu,
-                                 int64_t step, int64_t stride, REAL *to)
+ * those of a whole vector, as the next line overwrites what is too much.  Nothing outside the rows is read: the last
+ * vector of each overlaps, and for a stride of 2 starts one element early. */
+EK_INLINE void FN(copy_rows)(int64_t lines, int64_t n, int64_t pitch, const REAL *from, const REAL *relu,
+                                 int64_t step, const int64_t stride, REAL *to)
 {
-    const FN(vector_64) zeros = {0};
-    for (int64_t u = 0; u < lines; u++, from += step, to += pitch) {
-        if (stride == 1)
-            FN(copy_row)(n, from, relu ? relu + u * step : NULL, to);
-        else
-            for (int64_t v = 0; v < n; v++)
-                to[v] = from[v * stride];
-        if (pitch - n <= LONG)
-            *(FN(vector_64) *)(to + n) = zeros;
-        else
-            memset(to + n, 0, (size_t)(pitch - n) * sizeof(REAL));
+#define EACH_LINE(ROW)                                                                                                 \
+    for (int64_t u = 0; u < lines; u++, from += step, relu = relu ? relu + step : NULL, to += pitch) {                 \
+        ROW;                                                                                                           \
+        FN(put_zeros)(pitch - n, to + n);                                                                              \
     }
+#define COPY(BYTES, AT) FN(copy_##BYTES)(from + (AT), relu ? relu + (AT) : NULL, to + (AT))
+#define LAST(BYTES) FN(take_##BYTES)(from + 2 * (n - (BYTES) / SIZE) - 1, true, to + n - (BYTES) / SIZE)
+    if (stride == 2 && n > LONG / 2)
+        EACH_LINE(for (int64_t v = 0; v < n - LONG / 2; v += LONG / 2) FN(take_32)(from + 2 * v, false, to + v);
+                  LAST(32))
+    else if (stride == 2 && n > LONG / 4)
+        EACH_LINE(FN(take_16)(from, false, to); LAST(16))
+    else if (stride == 1 && n >= LONG)
+        EACH_LINE(for (int64_t v = 0; v < n - LONG; v += LONG) COPY(64, v); COPY(64, n - LONG))
+    else if (stride == 1 && n >= LONG / 2)
+        EACH_LINE(COPY(32, 0); COPY(32, n - LONG / 2))
+    else if (stride == 1 && n >= LONG / 4)
+        EACH_LINE(COPY(16, 0); COPY(16, n - LONG / 4))
+    else
+        EACH_LINE(for (int64_t v = 0; v < n; v++) to[v] = relu && relu[v] <= 0 ? 0 : from[v * stride])
+#undef LAST
+#undef COPY
+#undef EACH_LINE
 }
 
-/* One phase of one channel of one image [H, W] to lines [h.pitch][w.pitch] and up to a vector of zeros behind them. */
-EK_KERNEL static void FN(conv_pack_image)(const conv_layout *layout, const conv_place *at, int64_t phase_h,
-                                          int64_t phase_w, const REAL *from, const REAL *relu, REAL *lines)
+/* One phase of one channel of the images of a stack, image_step apart, to lines [samples][h.pitch][w.pitch] of a plane,
+ * and zeros up to the next one. */
+EK_KERNEL static void FN(conv_pack_plane)(const conv_layout *layout, const conv_place *at, int64_t phase_h,
+                                          int64_t phase_w, const REAL *from, const REAL *relu, int64_t image_step,
+                                          REAL *plane)
 {
     const conv_axis *h = &layout->h, *w = &layout->w;
-    const int64_t pitch = w->pitch;
+    const int64_t pitch = w->pitch, image = h->pitch * pitch;
     int64_t top, bottom, left, right;
     conv_inside(h, at->row, phase_h, &top, &bottom);
     conv_inside(w, at->column, phase_w, &left, &right);
     if (left == right)
         bottom = top;
-    const int64_t above = top < bottom ? top * pitch + left : h->pitch * pitch;
-    memset(lines, 0, (size_t)above * sizeof(REAL));
-    if (top == bottom)
-        return;
+    const int64_t above = top < bottom ? top * pitch + left : image;
+    const int64_t below = top < bottom ? (h->pitch - bottom) * pitch - left : 0;
+    const int64_t step = h->stride * w->in, lines = bottom - top, n = right - left;
     const int64_t first = ((at->row + top) * h->stride + phase_h - h->padding) * w->in +
                           (at->column + left) * w->stride + phase_w - w->padding;
-    from += first;
-    lines += above;
-    if (relu)
-        FN(copy_rows)(bottom - top, right - left, pitch, from, relu + first, h->stride * w->in, 1, lines);
-    else if (w->stride == 1)
-        FN(copy_rows)(bottom - top, right - left, pitch, from, NULL, h->stride * w->in, 1, lines);
-    else
-        FN(copy_rows)(bottom - top, right - left, pitch, from, NULL, h->stride * w->in, w->stride, lines);
-    if (h->pitch > bottom)
-        memset(lines + (bottom - top) * pitch, 0, (size_t)((h->pitch - bottom) * pitch - left) * sizeof(REAL));
+    REAL *to = plane;
+    for (int64_t i = 0; i < at->samples; i++, to += image) {
+        const REAL *source = from + i * image_step + first;
+        FN(put_zeros)(above, to);
+        if (lines == 0)
+            continue;
+        if (relu)
+            FN(copy_rows)(lines, n, pitch, source, relu + i * image_step + first, step, 1, to + above);
+        else if (w->stride == 1)
+            FN(copy_rows)(lines, n, pitch, source, NULL, step, 1, to + above);
+        else if (w->stride == 2)
+            FN(copy_rows)(lines, n, pitch, source, NULL, step, 2, to + above);
+        else
+            FN(copy_rows)(lines, n, pitch, source, NULL, step, w->stride, to + above);
+        FN(put_zeros)(below, to + above + lines * pitch);
+    }
+    FN(put_zeros)(layout->plane - at->samples * image, to);
 }
 
 void FN(ek_conv_pack)(const conv_sizes *s, const conv_layout *layout, const conv_place *at, const REAL *from,
                       const REAL *relu, REAL *packed)
 {
     const conv_axis *h = &layout->h, *w = &layout->w;
-    const int64_t image = h->pitch * w->pitch, used = at->samples * image;
+    const int64_t image_step = s->groups * layout->channels * layout->pixels;
+    const int64_t first = at->sample * image_step + at->group * layout->channels * layout->pixels;
     REAL *plane = packed;
     for (int64_t c = at->channel; c < at->channel + at->channels; c++)
         for (int64_t f = 0; f < h->phases; f++)
             for (int64_t g = 0; g < w->phases; g++, plane += layout->plane) {
-                for (int64_t i = 0; i < at->samples; i++) {
-                    const int64_t source = (((at->sample + i) * s->groups + at->group) * layout->channels + c) *
-                                           layout->pixels;
-                    FN(conv_pack_image)(layout, at, conv_phase(h, f), conv_phase(w, g),
-                                        from + source, relu ? relu + source : NULL, plane + i * image);
-                }
-                memset(plane + used, 0, (size_t)(layout->plane - used) * sizeof(REAL));
+                const int64_t source = first + c * layout->pixels;
+                FN(conv_pack_plane)(layout, at, conv_phase(h, f), conv_phase(w, g), from + source,
+                                    relu ? relu + source : NULL, image_step, plane);
             }
     /* What is read behind the last plane. */
     const int64_t slack = layout->numel - layout->channels * h->phases * w->phases * layout->plane;
@@ -140,36 +188,49 @@ void FN(ek_conv_pack_weights)(int64_t rows, int64_t taps, const REAL *w, const i
 }
 
 /* to[v·step] = from[v] + bias for v < n, in lines; with relu nothing below 0. */
-static inline void FN(put_lines)(int64_t lines, int64_t n, const REAL *from, int64_t pitch, REAL bias, bool relu,
-                                 int64_t step, REAL *to, int64_t line_step)
+EK_INLINE void FN(put_some)(int64_t lines, int64_t n, const REAL *from, int64_t pitch, REAL bias, const bool relu,
+                            int64_t step, REAL *to, int64_t line_step)
+{
+#define EACH_LINE(ROW)                                                                                                 \
+    for (int64_t u = 0; u < lines; u++, from += pitch, to += line_step) {                                              \
+        ROW;                                                                                                           \
+    }
+#define PUT(BYTES, AT) FN(put_##BYTES)(from + (AT), bias, relu, to + (AT))
+    if (step == 1 && n >= LONG)
+        EACH_LINE(for (int64_t v = 0; v < n - LONG; v += LONG) PUT(64, v); PUT(64, n - LONG))
+    else if (step == 1 && n >= LONG / 2)
+        EACH_LINE(PUT(32, 0); PUT(32, n - LONG / 2))
+    else if (step == 1 && n >= LONG / 4)
+        EACH_LINE(PUT(16, 0); PUT(16, n - LONG / 4))
+    else if (step == 2 && !relu && n > LONG / 2)
+        EACH_LINE(FN(spread_32)(n, from, bias, to))
+    else if (step == 2 && !relu && n > LONG / 4)
+        EACH_LINE(FN(spread_16)(n, from, bias, to))
+    else
+        EACH_LINE(for (int64_t v = 0; v < n; v++) {
+            const REAL y = from[v] + bias;
+            to[v * step] = relu && y < 0 ? 0 : y;
+        })
+#undef PUT
+#undef EACH_LINE
+}
+
+EK_INLINE void FN(put_lines)(int64_t lines, int64_t n, const REAL *from, int64_t pitch, REAL bias, bool relu,
+                             int64_t step, REAL *to, int64_t line_step)
 {
     if (n == pitch && step == 1 && line_step == n) { /* no gaps: one long line */
         n *= lines;
         lines = 1;
     }
-    for (int64_t u = 0; u < lines; u++, from += pitch, to += line_step) {
-        if (step == 1 && n >= LONG) {
-            for (int64_t v = 0; v < n - LONG; v += LONG)
-                FN(put_64)(from + v, bias, relu, to + v);
-            FN(put_64)(from + n - LONG, bias, relu, to + n - LONG);
-        } else if (step == 1 && n >= LONG / 2) {
-            FN(put_32)(from, bias, relu, to);
-            FN(put_32)(from + n - LONG / 2, bias, relu, to + n - LONG / 2);
-        } else if (step == 1 && n >= LONG / 4) {
-            FN(put_16)(from, bias, relu, to);
-            FN(put_16)(from + n - LONG / 4, bias, relu, to + n - LONG / 4);
-        } else {
-            for (int64_t v = 0; v < n; v++) {
-                const REAL y = from[v] + bias;
-                to[v * step] = relu && y < 0 ? 0 : y;
-            }
-        }
-    }
+    if (relu)
+        FN(put_some)(lines, n, from, pitch, bias, true, step, to, line_step);
+    else
+        FN(put_some)(lines, n, from, pitch, bias, false, step, to, line_step);
 }
 
-EK_KERNEL static void FN(conv_unpack_channel)(const conv_layout *layout, const conv_place *at, const conv_target *target,
-                                              int64_t q0, int64_t n, const REAL *run, REAL bias, int64_t sample_step,
-                                              REAL *to)
+EK_KERNEL static void FN(conv_unpack_channels)(const conv_layout *layout, const conv_place *at,
+                                               const conv_target *target, int64_t q0, int64_t n, const REAL *run,
+                                               int64_t ld, const REAL *bias, int64_t sample_step, REAL *to)
 {
     const int64_t pitch = layout->w.pitch, left = target->count_h - at->row, right = target->count_w - at->column;
     const int64_t rows = left < at->rows ? left : at->rows, columns = right < at->columns ? right : at->columns;
@@ -182,10 +243,9 @@ EK_KERNEL static void FN(conv_unpack_channel)(const conv_layout *layout, const c
         const int64_t end = v0 + n - q < columns ? v0 + n - q : columns;
         REAL *first = to + sample * sample_step + target->first_h * target->width + (at->row + u) * line_step +
                       target->first_w + (at->column + v0) * target->step_w;
-        if (lines > 0 && v0 < end && target->relu)
-            FN(put_lines)(lines, end - v0, run + q, pitch, bias, true, target->step_w, first, line_step);
-        else if (lines > 0 && v0 < end)
-            FN(put_lines)(lines, end - v0, run + q, pitch, bias, false, target->step_w, first, line_step);
+        for (int64_t i = 0; lines > 0 && v0 < end && i < at->channels; i++, first += target->pixels)
+            FN(put_lines)(lines, end - v0, run + i * ld + q, pitch, bias ? bias[i] : 0, target->relu, target->step_w,
+                          first, line_step);
         lines = lines > 0 ? lines : layout->h.pitch - u; /* on to the next sample */
         q += lines * pitch - v0;
         u += lines;
@@ -200,14 +260,19 @@ void FN(ek_conv_unpack)(const conv_sizes *s, const conv_layout *layout, const co
                         int64_t q0, int64_t n, const REAL *run, int64_t ld, const REAL *bias, REAL *to)
 {
     const int64_t sample_step = s->groups * target->channels * target->pixels;
-    for (int64_t i = 0; i < at->channels; i++) {
-        const int64_t channel = at->group * target->channels + at->channel + i;
-        FN(conv_unpack_channel)(layout, at, target, q0, n, run + i * ld, bias ? bias[channel] : 0, sample_step,
-                                to + at->sample * sample_step + channel * target->pixels);
-    }
+    const int64_t channel = at->group * target->channels + at->channel;
+    FN(conv_unpack_channels)(layout, at, target, q0, n, run, ld, bias ? bias + channel : NULL, sample_step,
+                             to + at->sample * sample_step + channel * target->pixels);
 }
 
+#undef SECOND
+#undef EVEN
+#undef ODD
+#undef LANES_2
+#undef LANES_4
+#undef LANES_8
 #undef LONG
+#undef SIZE
 
 #else
 #include "conv.h"

@@ -241,32 +241,41 @@ conv_place ek_conv_find_place(const conv_sizes *s, const conv_layout *layout, in
     return at;
 }
 
+/* Taps of the first channel by divisions, which take longer than all else; then those of each further one, of which
+ * everything stands `step` behind that of the one before. */
+static void repeat_taps(int64_t channels, int64_t taps, int64_t step, int64_t *value)
+{
+    for (int64_t i = taps; i < channels * taps; i++)
+        value[i] = value[i - taps] + step;
+}
+
 void ek_conv_x_taps(const conv_sizes *s, const conv_layout *x, int64_t *offset)
 {
-    for (int64_t c = 0; c < s->c; c++)
-        for (int64_t kh = 0; kh < s->h.kernel; kh++)
-            for (int64_t kw = 0; kw < s->w.kernel; kw++) {
-                const int64_t plane = (c * x->h.phases + kh % x->h.phases) * x->w.phases + kw % x->w.phases;
-                *offset++ = plane * x->plane + (x->h.repeats ? kh * s->h.dilation / s->h.stride * x->w.pitch : 0) +
-                            (x->w.repeats ? kw * s->w.dilation / s->w.stride : 0);
-            }
+    int64_t *tap = offset;
+    for (int64_t kh = 0; s->c > 0 && kh < s->h.kernel; kh++)
+        for (int64_t kw = 0; kw < s->w.kernel; kw++) {
+            const int64_t plane = kh % x->h.phases * x->w.phases + kw % x->w.phases;
+            *tap++ = plane * x->plane + (x->h.repeats ? kh * s->h.dilation / s->h.stride * x->w.pitch : 0) +
+                     (x->w.repeats ? kw * s->w.dilation / s->w.stride : 0);
+        }
+    repeat_taps(s->c, s->h.kernel * s->w.kernel, x->h.phases * x->w.phases * x->plane, offset);
 }
 
 int64_t ek_conv_dy_taps(const conv_sizes *s, const conv_layout *dy, int64_t a, int64_t b, int64_t *offset,
                         int64_t *source)
 {
     int64_t taps = 0;
-    for (int64_t o = 0; o < s->o; o++)
-        for (int64_t kh = 0; kh < s->h.kernel; kh++) {
-            const int64_t i = a + s->h.padding - kh * s->h.dilation;
-            for (int64_t kw = 0; i % s->h.stride == 0 && kw < s->w.kernel; kw++) {
-                const int64_t j = b + s->w.padding - kw * s->w.dilation;
-                if (j % s->w.stride != 0)
-                    continue;
-                offset[taps] = o * dy->plane + (i / s->h.stride + dy->h.padding) * dy->w.pitch + j / s->w.stride +
-                               dy->w.padding;
-                source[taps++] = o * s->rows + kh * s->w.kernel + kw;
-            }
+    for (int64_t kh = 0; s->o > 0 && kh < s->h.kernel; kh++) {
+        const int64_t i = a + s->h.padding - kh * s->h.dilation;
+        for (int64_t kw = 0; i % s->h.stride == 0 && kw < s->w.kernel; kw++) {
+            const int64_t j = b + s->w.padding - kw * s->w.dilation;
+            if (j % s->w.stride != 0)
+                continue;
+            offset[taps] = (i / s->h.stride + dy->h.padding) * dy->w.pitch + j / s->w.stride + dy->w.padding;
+            source[taps++] = kh * s->w.kernel + kw;
         }
-    return taps;
+    }
+    repeat_taps(s->o, taps, dy->plane, offset);
+    repeat_taps(s->o, taps, s->rows, source);
+    return taps * s->o;
 }

@@ -195,6 +195,17 @@ static void stop(worker *w)
     w->to = w->from = NULL;
 }
 
+/* Goes on without this worker, and says why. */
+static void lose(worker *w, const char *why)
+{
+    if (!strcmp(w->name, "ours"))
+        die("our own program failed: %s: %s", w->command, why);
+    fprintf(stderr, "compare: %s %s; going on without it\n", w->name, why);
+    w->lost = true;
+    w->ready = false;
+    stop(w);
+}
+
 /* Sends a command and reads the answer; false when the worker is gone, which is told once. */
 static bool ask(worker *w, char *answer, const char *format, ...)
 {
@@ -208,12 +219,7 @@ static bool ask(worker *w, char *answer, const char *format, ...)
         answer[strcspn(answer, "\n")] = '\0';
         return true;
     }
-    if (!strcmp(w->name, "ours"))
-        die("our own program failed: %s", w->command);
-    fprintf(stderr, "compare: %s gives no answer; going on without it\n", w->name);
-    w->lost = true;
-    w->ready = false;
-    stop(w);
+    lose(w, "gives no answer");
     return false;
 }
 
@@ -304,9 +310,10 @@ static int measure(worker *workers, int n, bool once, const effort *how)
             double median, fastest;
             if (!w->ready || !ask(w, answer, "run %g %g", once ? 0 : how->warm_up, once ? 0 : how->seconds))
                 continue;
-            if (sscanf(answer, "%lf %*d %lf", &median, &fastest) != 2)
-                die("%s: expected \"median repetitions fastest\", got \"%s\"", w->name, answer);
-            w->took[round] = how->best ? fastest : median;
+            if (sscanf(answer, "%lf %*d %lf", &median, &fastest) == 2)
+                w->took[round] = how->best ? fastest : median;
+            else
+                lose(w, "gives other times than \"median repetitions fastest\"");
         }
         round++;
     }

@@ -66,12 +66,9 @@ const FN(ek_tile_kernels) *FN(ek_tile)(void)
 enum { VECTORS = 3 }; /* side by side in a tile of multiply: enough to hide a multiplication's latency */
 
 #define INLINE __attribute__((always_inline))
-/* Under clang's sanitizers the unrolled loops take minutes to compile. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if __has_feature(address_sanitizer)
-#define UNROLL _Pragma("nounroll")
+/* EK_ONE_TILE: loops over a tile stay loops, in one copy for all sizes. */
+#ifdef EK_ONE_TILE
+#define UNROLL
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif

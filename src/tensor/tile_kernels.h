@@ -1,6 +1,6 @@
 /* The kernels of tile.h for one float type and one instruction set: included by tile.c, hence no include guard.
- *   TILE(name)    the name of this copy              TARGET   function attribute that allows the instructions
- *   VECTOR_BYTES  of a register                      ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit in registers
+ *   TILE(name)    the name of this copy     TARGET   function attribute that allows the instructions
+ *   VECTOR_BYTES  of a register             ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit in registers
  * All loops over a tile have constant bounds in the copies below and are unrolled, so that the sums become registers. */
 
 typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
@@ -70,6 +70,9 @@ TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int6
                                                      int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
                                                      REAL *c, int64_t ldc, bool accumulate)
 {
+#ifdef EK_ONE_TILE
+    TILE(sums)(rows, vectors, k, a, by_rows ? lda : 1, by_rows ? 1 : lda, b, ldb, offset, c, ldc, accumulate);
+#else
 #define ONE(R, V)                                                                                                      \
     case (R) * VECTORS + (V):                                                                                          \
         TILE(sums)((R) <= ROWS ? (R) : ROWS, V, k, a, by_rows ? lda : 1, by_rows ? 1 : lda, b, ldb, offset, c, ldc,    \
@@ -86,6 +89,7 @@ TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int6
     }
 #undef THREE
 #undef ONE
+#endif
 }
 
 /* The same by columns: a part of a vector is computed whole, in memory that has room. */
@@ -182,6 +186,9 @@ TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, in
     const REAL *at[DOT_COLUMNS];
     for (int j = 0; j < DOT_COLUMNS; j++)
         at[j] = j < columns ? b + (offset ? offset[j] : j * ldb) : NULL;
+#ifdef EK_ONE_TILE
+    TILE(dots)(rows, columns, n, a, lda, at, c, ldc, accumulate);
+#else
 #define ONE(R, C)                                                                                                      \
     case (R) * DOT_COLUMNS + (C) - 1:                                                                                  \
         TILE(dots)(R, C, n, a, lda, at, c, ldc, accumulate);                                                           \
@@ -201,6 +208,7 @@ TARGET static void TILE(dot)(int rows, int columns, int64_t n, const REAL *a, in
     }
 #undef ALL
 #undef ONE
+#endif
 }
 
 static const FN(ek_tile_kernels) TILE(kernels) = {

@@ -172,6 +172,19 @@ START_TEST(no_size_no_harm)
     ck_ok(ek_gemm_f32(false, false, 2, 2, 0, NULL, 1, NULL, 2, c, 2, false));
     for (int i = 0; i < 4; i++)
         ck_assert(c[i] == 0);
+
+    /* The other two sizes are worth threads. */
+    enum { LARGE = 320 };
+    static float square[LARGE * LARGE];
+    ck_ok(ek_gemm_f32(false, true, 0, LARGE, LARGE, NULL, LARGE, square, LARGE, NULL, LARGE, false));
+    ck_ok(ek_gemm_f32(false, true, LARGE, 0, LARGE, square, LARGE, NULL, LARGE, NULL, 1, false));
+    for (int i = 0; i < LARGE * LARGE; i++)
+        square[i] = 1;
+    ck_ok(ek_gemm_f32(false, false, LARGE, LARGE, 0, NULL, 1, NULL, LARGE, square, LARGE, true));
+    ck_assert(square[LARGE * LARGE - 1] == 1);
+    ck_ok(ek_gemm_f32(false, false, LARGE, LARGE, 0, NULL, 1, NULL, LARGE, square, LARGE, false));
+    for (int i = 0; i < LARGE * LARGE; i++)
+        ck_assert(square[i] == 0);
 }
 END_TEST
 

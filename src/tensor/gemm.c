@@ -186,8 +186,8 @@ static struct cut choose_cut(int64_t m, int64_t n, int64_t k)
 {
     struct cut whole = {m > 1 ? m : 1, n > 1 ? n : 1, k > 1 ? k : 1};
     double elements = (double)m * (double)n + (double)m * (double)k + (double)n * (double)k;
-    double work = (double)m * (double)n * (double)k + PER_ELEMENT * elements;
-    if (work < 2 * WORTH_A_THREAD)
+    double multiplications = (double)m * (double)n * (double)k, work = multiplications + PER_ELEMENT * elements;
+    if (multiplications == 0 || work < 2 * WORTH_A_THREAD)
         return whole;
     int64_t limit = work / WORTH_A_THREAD < ENOUGH_PIECES ? (int64_t)(work / WORTH_A_THREAD) : ENOUGH_PIECES;
     struct cut cut = {even(m, TILE), even(n, TILE), k};

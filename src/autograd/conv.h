@@ -1,5 +1,5 @@
-/* What the passes of a convolution share: sizes and where things stand (conv_plan.c), packing (conv_pack.c), one channel
- * per group (conv_depthwise.c).  The passes themselves: op_conv2d.c.
+/* What the passes of a convolution share: sizes and where things stand (conv_plan.c), packing (conv_pack.c), the outputs
+ * that a tap reaches (conv_tap.c).  The passes themselves: op_conv2d.c.
  *
  * What a pass reads is packed into planes padded with zeros, one for each channel and each phase of the strides:
  * position (u, v) of phase (f, g) holds element (u·stride + phase(f) − padding, v·stride + phase(g) − padding) of the
@@ -99,7 +99,7 @@ static inline int64_t conv_first(const conv_layout *layout)
     return conv_line(layout, 0, layout->h.padding) + layout->w.padding;
 }
 
-/* ---- packing (conv_pack.c), and one channel per group (conv_depthwise.c) ------------------------------------------ */
+/* ---- packing (conv_pack.c) and single taps (conv_tap.c) ----------------------------------------------------------- */
 #define CONV_KERNELS(REAL, FN)                                                                                         \
     /* The strip's planes of the images `from` [n][groups·channels][pixels], as elements 0 … numel − 1 of packed.  Where \
      * `relu` is given, the output of a ReLU laid out as `from`, its gradient: zero where it is not positive. */       \
@@ -113,13 +113,7 @@ static inline int64_t conv_first(const conv_layout *layout)
                             const conv_target *target, int64_t q0, int64_t n, const REAL *run, int64_t ld,             \
                             const REAL *bias, REAL *to);                                                               \
     /* dx [c, H, W] += what tap r of the outputs q0 … q0 + n − 1 [n] adds to it. */                                    \
-    void FN(ek_conv_add_tap)(const conv_sizes *s, int64_t r, int64_t q0, int64_t n, const REAL *run, REAL *dx);        \
-    /* With one channel per group: y [OH, OW] = b + Σ_taps w·x; dx [H, W] += Σ_taps w·dy. */                           \
-    void FN(ek_conv_plane_forward)(const conv_sizes *s, const REAL *x, const REAL *w, REAL bias, REAL *y);             \
-    void FN(ek_conv_plane_dx)(const conv_sizes *s, const REAL *dy, const REAL *w, REAL *dx);                           \
-    /* Σ over output pixels and samples of dy·x at tap r; planes are x_step and dy_step apart from sample to sample. */\
-    REAL FN(ek_conv_plane_dw)(const conv_sizes *s, int64_t r, const REAL *x, int64_t x_step, const REAL *dy,           \
-                              int64_t dy_step);
+    void FN(ek_conv_add_tap)(const conv_sizes *s, int64_t r, int64_t q0, int64_t n, const REAL *run, REAL *dx);
 #define CONV_F32(name) name##_f32
 #define CONV_F64(name) name##_f64
 CONV_KERNELS(float, CONV_F32)

@@ -4,8 +4,7 @@
  * With a sample packed as conv.h says, tap r = (c, k) of the outputs q of a channel is one run of memory, x[offset(r) +
  * q], and y[o, q] = Σ_r w[o, r]·x[offset(r) + q] is a product of register tiles (tile.h).  The gradient of x is the same
  * product over dy for each phase of the strides, with the weights that reach it.  The gradient of the weights is
- * dw[o, r] = Σ_q dy[o, q]·x[offset(r) + q], summed over a chunk of strips, and then over the chunks in their order.
- * With one input channel per group the sums are taken plane by plane (conv_depthwise.c). */
+ * dw[o, r] = Σ_q dy[o, q]·x[offset(r) + q], summed over a chunk of strips, and then over the chunks in their order. */
 #ifdef REAL
 
 /* One set of outputs that share their taps: all of y; one phase of dx. */
@@ -410,63 +409,10 @@ static ek_status FN(conv_gradients)(ek_node *node, const conv_sizes *s, const RE
     return g.dw == dw ? EK_OK : FN(ek_reduce_sum)(node, g.dw, EK_SHAPE(chunks, weights), 1u << 0, 1, dw);
 }
 
-/* One input channel per group. */
-typedef struct {
-    const conv_sizes *s;
-    const REAL *x, *w, *b, *dy; /* [N, G, H, W], [O, KH·KW], [O] or NULL, [N, O, OH, OW] */
-    REAL *y, *dx, *dw;
-} FN(conv_planes);
-
-/* Output planes begin … end−1, numbered (sample, output channel). */
-static void FN(depthwise_forward_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_planes) *g = context;
-    const conv_sizes *s = g->s;
-    for (int64_t plane = begin; plane < end; plane++) {
-        int64_t o = plane % (s->groups * s->o);
-        FN(ek_conv_plane_forward)(s, g->x + plane / s->o * s->pixels_in, g->w + o * s->rows, g->b ? g->b[o] : 0,
-                               g->y + plane * s->pixels);
-    }
-}
-
-/* Input planes begin … end−1, numbered (sample, channel); each feeds s->o output channels. */
-static void FN(depthwise_dx_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_planes) *g = context;
-    const conv_sizes *s = g->s;
-    memset(g->dx + begin * s->pixels_in, 0, (size_t)((end - begin) * s->pixels_in) * sizeof(REAL));
-    for (int64_t plane = begin; plane < end; plane++)
-        for (int64_t o = 0; o < s->o; o++)
-            FN(ek_conv_plane_dx)(s, g->dy + (plane * s->o + o) * s->pixels,
-                              g->w + (plane % s->groups * s->o + o) * s->rows, g->dx + plane * s->pixels_in);
-}
-
-/* Weights begin … end−1 of dw [O, KH·KW]. */
-static void FN(depthwise_dw_range)(void *context, int64_t begin, int64_t end)
-{
-    const FN(conv_planes) *g = context;
-    const conv_sizes *s = g->s;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t o = i / s->rows;
-        g->dw[i] = FN(ek_conv_plane_dw)(s, i % s->rows, g->x + o / s->o * s->pixels_in,
-                                     s->groups * s->pixels_in, g->dy + o * s->pixels, s->groups * s->o * s->pixels);
-    }
-}
-
 static ek_status FN(conv_forward)(ek_node *node)
 {
     const conv_sizes s = conv_find(node);
-    if (node->out->numel == 0)
-        return EK_OK;
-    if (!conv_is_depthwise(&s))
-        return FN(conv_y)(node, &s);
-    FN(conv_planes) g = {.s = &s, .x = node->in[0]->data, .w = node->in[1]->data,
-                         .b = node->in[2] ? node->in[2]->data : NULL, .y = node->out->data};
-    ek_parallel_for(s.n * s.groups * s.o, conv_grain((double)s.rows * (double)s.pixels), FN(depthwise_forward_range),
-                    &g);
-    if (s.relu)
-        FN(ek_relu_in_place)(node->out->numel, g.y);
-    return EK_OK;
+    return node->out->numel == 0 ? EK_OK : FN(conv_y)(node, &s);
 }
 
 static ek_status FN(conv_backward)(ek_node *node)
@@ -475,24 +421,10 @@ static ek_status FN(conv_backward)(ek_node *node)
     const REAL *dy = ek_node_grad_out(node), *relu = s.relu ? node->out->data : NULL;
     REAL *dx = ek_node_grad_in(node, 0), *dw = ek_node_grad_in(node, 1);
     REAL *db = node->in[2] ? ek_node_grad_in(node, 2) : NULL;
-    ek_status status = EK_OK;
-    if (!conv_is_depthwise(&s)) {
-        dx = node->in[0]->numel > 0 ? dx : NULL;
-        if (dw || db)
-            return FN(conv_gradients)(node, &s, dy, relu, dx, dw, db);
-        return dx ? FN(conv_dx)(node, &s, dy, relu, dx) : EK_OK;
-    }
-    if (relu && !(dy = FN(ek_node_relu_grad)(node)))
-        return EK_ERR_MEMORY;
-    FN(conv_planes) g = {.s = &s, .x = node->in[0]->data, .w = node->in[1]->data, .dy = dy, .dx = dx, .dw = dw};
-    const double work = (double)s.rows * (double)s.pixels;
-    if (dx)
-        ek_parallel_for(s.n * s.groups, conv_grain(work * (double)s.o), FN(depthwise_dx_range), &g);
-    if (dw)
-        ek_parallel_for(s.groups * s.o * s.rows, conv_grain((double)s.n * (double)s.pixels), FN(depthwise_dw_range), &g);
-    if (db)
-        status = FN(ek_reduce_sum)(node, dy, EK_SHAPE(s.n, s.groups * s.o, s.pixels), 1u << 0 | 1u << 2, 1, db);
-    return status;
+    dx = node->in[0]->numel > 0 ? dx : NULL;
+    if (dw || db)
+        return FN(conv_gradients)(node, &s, dy, relu, dx, dw, db);
+    return dx ? FN(conv_dx)(node, &s, dy, relu, dx) : EK_OK;
 }
 
 #else
@@ -564,11 +496,6 @@ static void conv_windows(const ek_conv_opts *opts, ek_shape x, ek_shape w, ek_wi
                               .padding = opts->padding[0], .dilation = opts->dilation[0]};
     *width = (ek_window){.in = x.dim[rank + 1], .kernel = w.dim[rank + 1], .stride = opts->stride[rank - 1],
                          .padding = opts->padding[rank - 1], .dilation = opts->dilation[rank - 1]};
-}
-
-static bool conv_is_depthwise(const conv_sizes *s)
-{
-    return s->c == 1 && s->groups > 1;
 }
 
 static conv_sizes conv_find(const ek_node *node)

@@ -102,6 +102,14 @@ awk -F, -v printed="$accuracy" '
     END { if (NR != 65 || printed < 50 || last - printed > 0.01 || printed - last > 0.01) exit 1 }' out/train_mnist.csv ||
     complain "train_mnist: accuracy of \"$accuracy\" %, or out/train_mnist.csv is not what 64 steps leave"
 cut -d, -f1-7 out/train_mnist.csv >mnist1.csv # without the seconds
+[ -s mnist.err ] && complain "train_mnist: a line of progress without a terminal: $(cat mnist.err)"
+# On a terminal there is one, from the first record on, and it goes when the epoch is done.
+if command -v script >/dev/null; then
+    script -qec "'$mnist' --quick --threads 1 --out out" /dev/null </dev/null >terminal.txt || complain "no terminal"
+    line='epoch 1 of 2,  *[0-9]* %: loss [0-9.]*, accuracy [0-9.]* %, [0-9]* images/s, [0-9]*:[0-5][0-9] left'
+    tr '\r' '\n' <terminal.txt | grep -q "^$line" || { cat terminal.txt; complain "no line of progress: $line"; }
+    tr '\r' '\n' <terminal.txt | grep -q '^.\[K  *1  *[0-9.]*  *[0-9.]* %' || complain "the line of progress stays"
+fi
 run mnist3 "$mnist" --quick --threads 3 --out out
 cut -d, -f1-7 out/train_mnist.csv | cmp -s - mnist1.csv || complain "train_mnist: three threads give something else"
 for norm in none bn ln in gn sn; do

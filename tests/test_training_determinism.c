@@ -1,5 +1,5 @@
 /* Every model of bench/models.h trains to the same bits on 1, 2, 3 and 8 threads: the loss of every step, and weights
- * and running statistics after the last. */
+ * and running statistics after the last.  After the first steps none takes memory from the allocator. */
 #include "models.h"
 #include "support.h"
 
@@ -72,12 +72,36 @@ START_TEST(a_step_more_shows)
 }
 END_TEST
 
+START_TEST(later_steps_take_no_memory)
+{
+    memory_count c;
+    int64_t calls[3];
+    bench_model model;
+    ck_ok(ek_set_num_threads(2));
+    count_memory(&c);
+    const bench_case kind = {.kind = cases[_i].kind, .size = cases[_i].size, .variant = "-", .threads = 2};
+    ck_assert_msg(bench_model_make(&model, &kind), "%s %s: %s", kind.kind, kind.size, ek_last_error());
+    for (int k = 0; k < 3; k++) {
+        calls[k] = c.calls;
+        ck_ok(bench_model_step(&model, NULL));
+        ck_ok(bench_model_step(&model, NULL));
+    }
+    ck_assert_int_gt(calls[1], calls[0]);
+    ck_assert_msg(c.calls == calls[1], "%s %s: %lld allocations in later steps", kind.kind, kind.size,
+                  (long long)(c.calls - calls[1]));
+    bench_model_free(&model);
+    ck_assert_int_eq(c.alive, 0);
+    ck_ok(ek_set_allocator(NULL));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("training determinism");
     TCase *tcase = tcase_create("training determinism");
     tcase_add_loop_test(tcase, the_same_bits_for_any_number_of_threads, 0, N_CASES);
     tcase_add_loop_test(tcase, a_step_more_shows, 0, N_CASES);
+    tcase_add_loop_test(tcase, later_steps_take_no_memory, 0, N_CASES);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

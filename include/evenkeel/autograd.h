@@ -221,7 +221,7 @@ EK_API ek_tensor *ek_abs(ek_tape *tape, ek_tensor *x);                          
 EK_API ek_tensor *ek_clamp(ek_tape *tape, ek_tensor *x, double low, double high);        /* ±INFINITY: no bound */
 EK_API ek_tensor *ek_relu(ek_tape *tape, ek_tensor *x);                                  /* derivative at 0: 0 */
 EK_API ek_tensor *ek_leaky_relu(ek_tape *tape, ek_tensor *x, double negative_slope);     /* PyTorch's default: 0.01 */
-EK_API ek_tensor *ek_gelu(ek_tape *tape, ek_tensor *x);                                  /* x·Φ(x), by erf */
+EK_API ek_tensor *ek_gelu(ek_tape *tape, ek_tensor *x);                                  /* x·Φ(x), not by tanh */
 EK_API ek_tensor *ek_silu(ek_tape *tape, ek_tensor *x);                                  /* x·σ(x) */
 EK_API ek_tensor *ek_sigmoid(ek_tape *tape, ek_tensor *x);
 EK_API ek_tensor *ek_tanh(ek_tape *tape, ek_tensor *x);

@@ -108,7 +108,7 @@ EK_API ek_status ek_clip_grad_norm(ek_optimizer *optimizer, double max_norm, dou
 EK_API ek_status ek_clip_grad_norm_tensors(ek_tensor *const *tensors, int n, double max_norm, double *total_norm);
 /* From now on every ek_optimizer_step() clips on its way, in place of ek_clip_grad_norm(optimizer, max_norm) before it:
  * the parameters get the same bits, with one pass over the gradients less, which themselves stay as they were.
- * max_norm = INFINITY, as at first, ends it. */
+ * max_norm = INFINITY, as at first, ends it; below 0 or NaN is EK_ERR_ARGUMENT. */
 EK_API ek_status ek_optimizer_set_max_norm(ek_optimizer *optimizer, double max_norm);
 /* The norm that the last step found; NaN when it did not clip. */
 EK_API double ek_optimizer_grad_norm(const ek_optimizer *optimizer);

@@ -187,7 +187,7 @@ int ek_worker(void);
 int ek_team_suspend(void);
 void ek_team_resume(int suspended);
 
-/* ---- matrix products (gemm.c; tiles from gemm_blas.c or gemm_plain.c) -------------------------------------------- */
+/* ---- matrix products (gemm.c; by gemm_tiled.c or gemm_blas.c) ------------------------------------------------------ */
 /* C (m×n, row stride ldc) = op(A)·op(B) + (accumulate ? C : 0), row-major; op transposes if asked.  op(A) is m×k, op(B)
  * k×n; lda and ldb are the row strides of A and B as stored, never shorter than the rows.  The same bits for any number
  * of threads; may be called inside a parallel loop (then it runs in that thread).  A size of 0 is legal.

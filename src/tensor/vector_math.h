@@ -10,6 +10,9 @@
  *
  *   exp 0.99   log 0.88   tanh 1.42   sigmoid 2.41   softplus_tail 1.71   Φ 4.88   φ 2.09
  *
+ * There is no erf: GELU, all that would take it, needs Φ(x) = ½·(1 + erf(x/√2)), which keeps its digits in the left tail
+ * only when it is not made of erf.
+ *
  * NaN, ±∞, −0, overflow and results below FLT_MIN are what the C library gives.
  *
  * The coefficients of each polynomial minimize the largest relative error of the function it makes (least squares on

@@ -61,15 +61,8 @@ ek_status ek_need_time_pooling(const char *who, ek_time_pooling pooling);
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
  * instead of copying it where it can.  For an op in which one tensor may stand at most twice. */
 ek_status ek_node_pass_grad(ek_node *node, int i);
-
-/* ---- a ReLU at the end of another op (op_relu.c) ------------------------------------------------------------------ */
-/* y ← max(y, 0), NaN as it is.  y: [n]. */
-void ek_relu_in_place_f32(int64_t n, float *y);
-void ek_relu_in_place_f64(int64_t n, double *y);
-/* In backward, where the op's output y went through a ReLU: dL/d out, and 0 where y ≤ 0.  NULL: EK_ERR_MEMORY. */
-const float *ek_node_relu_grad_f32(ek_node *node);
-const double *ek_node_relu_grad_f64(ek_node *node);
-/* For an op that writes that itself: where it may, over dL/d out or, where that is the caller's, in scratch memory. */
+/* For an op that masks dL/d out, where it ends in a ReLU: memory to write that to, dL/d out's own or, where that is the
+ * caller's, scratch memory.  NULL: EK_ERR_MEMORY. */
 void *ek_node_grad_out_to_change(ek_node *node);
 
 /* ---- elementwise ops of one input (unary.c) ---------------------------------------------------------------------- */

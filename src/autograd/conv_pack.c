@@ -171,13 +171,23 @@ void FN(ek_conv_pack)(const conv_sizes *s, const conv_layout *layout, const conv
     memset(plane, 0, (size_t)slack * sizeof(REAL));
 }
 
+/* packed[p·rows + i] = w[source[p] + i·step]: 16 bytes at a time. */
 EK_KERNEL static void FN(conv_pack_columns)(int64_t rows, int64_t taps, const REAL *w, const int64_t *source,
                                             int64_t step, REAL *packed)
 {
-    for (int64_t p = 0; p < taps; p++) {
+    const int64_t whole = rows - rows % (LONG / 4);
+    for (int64_t p = 0; p < taps; p++, packed += rows) {
         const REAL *from = w + (source ? source[p] : p);
-        for (int64_t i = 0; i < rows; i++)
-            packed[p * rows + i] = from[i * step];
+        for (int64_t i = 0; i < whole; i += LONG / 4) {
+            const REAL *at = from + i * step;
+#if REAL_IS_F32
+            *(FN(vector_16) *)(packed + i) = (FN(vector_16)){at[0], at[step], at[2 * step], at[3 * step]};
+#else
+            *(FN(vector_16) *)(packed + i) = (FN(vector_16)){at[0], at[step]};
+#endif
+        }
+        for (int64_t i = whole; i < rows; i++)
+            packed[i] = from[i * step];
     }
 }
 

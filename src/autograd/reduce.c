@@ -77,6 +77,17 @@ static double FN(sum_segments)(const FN(sum_arguments) *g, int64_t output, int64
     return sum;
 }
 
+/* dst = sum/divisor; [n]. */
+EK_KERNEL static void FN(divide_sums)(int64_t n, const double *sum, double divisor, REAL *dst)
+{
+    if (divisor == 1)
+        for (int64_t j = 0; j < n; j++)
+            dst[j] = (REAL)sum[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            dst[j] = (REAL)(sum[j] / divisor);
+}
+
 /* Items are (output, column tile, part) where columns remain, (output, part) where runs are summed. */
 static void FN(sum_items)(void *context, int64_t begin, int64_t end)
 {
@@ -96,11 +107,10 @@ static void FN(sum_items)(void *context, int64_t begin, int64_t end)
             at = output * plan->run + from;
             FN(sum_columns)(g, output, first, last, from, n, sum);
         }
-        for (int64_t j = 0; j < n; j++)
-            if (g->partial)
-                g->partial[part * plan->outputs + at + j] = sum[j];
-            else
-                g->dst[at + j] = (REAL)(sum[j] / g->divisor);
+        if (g->partial)
+            memcpy(g->partial + part * plan->outputs + at, sum, (size_t)n * sizeof *sum);
+        else
+            FN(divide_sums)(n, sum, g->divisor, g->dst + at);
     }
 }
 

@@ -36,7 +36,7 @@ typedef struct conv_layout {
     conv_axis h, w;
     int64_t channels;     /* of a group */
     int64_t pixels;       /* of a plane of the image */
-    int64_t samples;      /* packed one below the other, for a longer run of outputs */
+    int64_t samples;      /* packed side by side, for a longer run of outputs: line u of all, then line u + 1 */
     int64_t stacks;       /* of so many samples */
     int64_t plane, numel; /* elements from plane to plane; of all planes and what is read behind them */
     bool in_place;        /* the images are laid out so already and are not packed */
@@ -78,7 +78,7 @@ int64_t ek_conv_dy_taps(const conv_sizes *s, const conv_layout *dy, int64_t a, i
 /* q of the first output of sample i, line u of a strip. */
 static inline int64_t conv_line(const conv_layout *layout, int64_t sample, int64_t line)
 {
-    return (sample * layout->h.pitch + line) * layout->w.pitch;
+    return (line * layout->samples + sample) * layout->w.pitch;
 }
 
 static inline int64_t conv_phase(const conv_axis *axis, int64_t f)

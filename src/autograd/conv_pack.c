@@ -84,16 +84,24 @@ EK_INLINE void FN(put_zeros)(int64_t n, REAL *to)
         *(FN(vector_64) *)to = (FN(vector_64)){0};
 }
 
-/* `lines` rows of an image that start `step` apart, each as n elements `stride` apart and then zeros up to the pitch:
- * those of a whole vector, as the next line overwrites what is too much.  Nothing outside the rows is read: the last
- * vector of each overlaps, and for a stride of 2 starts one element early. */
-EK_INLINE void FN(copy_rows)(int64_t lines, int64_t n, int64_t pitch, const REAL *from, const REAL *relu,
-                                 int64_t step, const int64_t stride, REAL *to)
+/* `lines` rows of `images` images, the rows `step` apart and the images image_step, each as n elements `stride` apart and
+ * then zeros up to the pitch: those of a whole vector, as the next row overwrites what is too much.  Row u of all images
+ * comes before row u + 1, and has room for `places` images.  Nothing outside the rows is read: the last vector of each
+ * overlaps, and for a stride of 2 starts one element early. */
+EK_INLINE void FN(copy_rows)(int64_t lines, int64_t images, int64_t places, int64_t n, int64_t pitch, const REAL *first,
+                             const REAL *mask, int64_t step, int64_t image_step, const int64_t stride, REAL *to)
 {
 #define EACH_LINE(ROW)                                                                                                 \
-    for (int64_t u = 0; u < lines; u++, from += step, relu = relu ? relu + step : NULL, to += pitch) {                 \
-        ROW;                                                                                                           \
-        FN(put_zeros)(pitch - n, to + n);                                                                              \
+    for (int64_t u = 0; u < lines; u++, to += (places - images) * pitch) {                                             \
+        for (int64_t i = 0; i < images; i++, to += pitch) {                                                            \
+            const REAL *from = first + u * step + i * image_step;                                                      \
+            const REAL *relu = mask ? mask + (from - first) : NULL;                                                    \
+            ROW;                                                                                                       \
+            (void)relu;                                                                                                \
+            FN(put_zeros)(pitch - n, to + n);                                                                          \
+        }                                                                                                              \
+        if (places > images)                                                                                           \
+            FN(put_zeros)((places - images) * pitch, to);                                                              \
     }
 #define COPY(BYTES, AT) FN(copy_##BYTES)(from + (AT), relu ? relu + (AT) : NULL, to + (AT))
 #define LAST(BYTES) FN(take_##BYTES)(from + 2 * (n - (BYTES) / SIZE) - 1, true, to + n - (BYTES) / SIZE)
@@ -115,41 +123,36 @@ EK_INLINE void FN(copy_rows)(int64_t lines, int64_t n, int64_t pitch, const REAL
 #undef EACH_LINE
 }
 
-/* One phase of one channel of the images of a stack, image_step apart, to lines [samples][h.pitch][w.pitch] of a plane,
- * and zeros up to the next one. */
+/* One phase of one channel of the images, image_step apart, to lines [h.pitch][samples][w.pitch] of a plane, and zeros up
+ * to the next one. */
 EK_KERNEL static void FN(conv_pack_plane)(const conv_layout *layout, const conv_place *at, int64_t phase_h,
                                           int64_t phase_w, const REAL *from, const REAL *relu, int64_t image_step,
                                           REAL *plane)
 {
     const conv_axis *h = &layout->h, *w = &layout->w;
-    const int64_t pitch = w->pitch, image = h->pitch * pitch;
     int64_t top, bottom, left, right;
     conv_inside(h, at->row, phase_h, &top, &bottom);
     conv_inside(w, at->column, phase_w, &left, &right);
-    if (left == right)
-        bottom = top;
-    const int64_t above = top < bottom ? top * pitch + left : image;
-    const int64_t below = top < bottom ? (h->pitch - bottom) * pitch - left : 0;
-    const int64_t step = h->stride * w->in, lines = bottom - top, n = right - left;
+    if (top == bottom || left == right) {
+        FN(put_zeros)(layout->plane, plane);
+        return;
+    }
+    const int64_t above = conv_line(layout, 0, top) + left, end = conv_line(layout, 0, bottom) + left;
+    const int64_t step = h->stride * w->in, lines = bottom - top, n = right - left, places = layout->samples;
     const int64_t first = ((at->row + top) * h->stride + phase_h - h->padding) * w->in +
                           (at->column + left) * w->stride + phase_w - w->padding;
-    REAL *to = plane;
-    for (int64_t i = 0; i < at->samples; i++, to += image) {
-        const REAL *source = from + i * image_step + first;
-        FN(put_zeros)(above, to);
-        if (lines == 0)
-            continue;
-        if (relu)
-            FN(copy_rows)(lines, n, pitch, source, relu + i * image_step + first, step, 1, to + above);
-        else if (w->stride == 1)
-            FN(copy_rows)(lines, n, pitch, source, NULL, step, 1, to + above);
-        else if (w->stride == 2)
-            FN(copy_rows)(lines, n, pitch, source, NULL, step, 2, to + above);
-        else
-            FN(copy_rows)(lines, n, pitch, source, NULL, step, w->stride, to + above);
-        FN(put_zeros)(below, to + above + lines * pitch);
-    }
-    FN(put_zeros)(layout->plane - at->samples * image, to);
+    REAL *to = plane + above;
+    from += first;
+    FN(put_zeros)(above, plane);
+    if (relu)
+        FN(copy_rows)(lines, at->samples, places, n, w->pitch, from, relu + first, step, image_step, 1, to);
+    else if (w->stride == 1)
+        FN(copy_rows)(lines, at->samples, places, n, w->pitch, from, NULL, step, image_step, 1, to);
+    else if (w->stride == 2)
+        FN(copy_rows)(lines, at->samples, places, n, w->pitch, from, NULL, step, image_step, 2, to);
+    else
+        FN(copy_rows)(lines, at->samples, places, n, w->pitch, from, NULL, step, image_step, w->stride, to);
+    FN(put_zeros)(layout->plane - end, plane + end);
 }
 
 void FN(ek_conv_pack)(const conv_sizes *s, const conv_layout *layout, const conv_place *at, const REAL *from,
@@ -242,26 +245,24 @@ EK_KERNEL static void FN(conv_unpack_channels)(const conv_layout *layout, const 
                                                const conv_target *target, int64_t q0, int64_t n, const REAL *run,
                                                int64_t ld, const REAL *bias, int64_t sample_step, REAL *to)
 {
-    const int64_t pitch = layout->w.pitch, left = target->count_h - at->row, right = target->count_w - at->column;
+    const int64_t pitch = conv_line(layout, 0, 1), left = target->count_h - at->row;
+    const int64_t right = target->count_w - at->column;
     const int64_t rows = left < at->rows ? left : at->rows, columns = right < at->columns ? right : at->columns;
     const int64_t line_step = target->step_h * target->width;
-    int64_t line = q0 / pitch, v0 = q0 % pitch, sample = line / layout->h.pitch, u = line % layout->h.pitch, q = 0;
-    for (; q < n && sample < at->samples; v0 = 0) {
-        /* Whole lines, or the piece of one that is there. */
-        int64_t lines = v0 > 0 || n - q < columns ? 1 : (n - q - columns) / pitch + 1;
-        lines = lines < rows - u ? lines : rows - u;
-        const int64_t end = v0 + n - q < columns ? v0 + n - q : columns;
-        REAL *first = to + sample * sample_step + target->first_h * target->width + (at->row + u) * line_step +
-                      target->first_w + (at->column + v0) * target->step_w;
-        for (int64_t i = 0; lines > 0 && v0 < end && i < at->channels; i++, first += target->pixels)
-            FN(put_lines)(lines, end - v0, run + i * ld + q, pitch, bias ? bias[i] : 0, target->relu, target->step_w,
-                          first, line_step);
-        lines = lines > 0 ? lines : layout->h.pitch - u; /* on to the next sample */
-        q += lines * pitch - v0;
-        u += lines;
-        if (u == layout->h.pitch) {
-            u = 0;
-            sample++;
+    to += (target->first_h + at->row * target->step_h) * target->width + target->first_w + at->column * target->step_w;
+    for (int64_t k = 0; k < at->samples && columns > 0; k++, to += sample_step) {
+        const int64_t start = conv_line(layout, k, 0) - q0; /* of the sample's first line in the run */
+        int64_t u = start + columns > 0 ? 0 : -(start + columns) / pitch + 1, lines;
+        for (; u < rows && start + u * pitch < n; u += lines) {
+            /* Whole lines, or the piece of one that is there. */
+            const int64_t line = start + u * pitch, v0 = line < 0 ? -line : 0;
+            const int64_t end = n - line < columns ? n - line : columns;
+            lines = v0 > 0 || end < columns ? 1 : (n - line - columns) / pitch + 1;
+            lines = lines < rows - u ? lines : rows - u;
+            REAL *first = to + u * line_step + v0 * target->step_w;
+            for (int64_t i = 0; i < at->channels; i++, first += target->pixels)
+                FN(put_lines)(lines, end - v0, run + i * ld + line + v0, pitch, bias ? bias[i] : 0, target->relu,
+                              target->step_w, first, line_step);
         }
     }
 }

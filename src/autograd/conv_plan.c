@@ -255,7 +255,7 @@ void ek_conv_x_taps(const conv_sizes *s, const conv_layout *x, int64_t *offset)
     for (int64_t kh = 0; s->c > 0 && kh < s->h.kernel; kh++)
         for (int64_t kw = 0; kw < s->w.kernel; kw++) {
             const int64_t plane = kh % x->h.phases * x->w.phases + kw % x->w.phases;
-            *tap++ = plane * x->plane + (x->h.repeats ? kh * s->h.dilation / s->h.stride * x->w.pitch : 0) +
+            *tap++ = plane * x->plane + (x->h.repeats ? conv_line(x, 0, kh * s->h.dilation / s->h.stride) : 0) +
                      (x->w.repeats ? kw * s->w.dilation / s->w.stride : 0);
         }
     repeat_taps(s->c, s->h.kernel * s->w.kernel, x->h.phases * x->w.phases * x->plane, offset);
@@ -271,7 +271,7 @@ int64_t ek_conv_dy_taps(const conv_sizes *s, const conv_layout *dy, int64_t a, i
             const int64_t j = b + s->w.padding - kw * s->w.dilation;
             if (j % s->w.stride != 0)
                 continue;
-            offset[taps] = (i / s->h.stride + dy->h.padding) * dy->w.pitch + j / s->w.stride + dy->w.padding;
+            offset[taps] = conv_line(dy, 0, i / s->h.stride + dy->h.padding) + j / s->w.stride + dy->w.padding;
             source[taps++] = kh * s->w.kernel + kw;
         }
     }

@@ -49,17 +49,17 @@ static void FN(conv_weights_range)(void *context, int64_t begin, int64_t end)
 }
 
 /* Adds Σ_o w[o, r]·dy[o, q], in run [taps r of the place][RUN] for q0 ≤ q < q0 + n, to dx where tap r has its output q.
- * There are no gaps between lines. */
+ * There are no gaps between lines, so that those of a single sample are one long one. */
 static void FN(conv_add_columns)(const FN(conv_product) *g, const conv_place *at, int64_t q0, int64_t n, const REAL *run)
 {
     const conv_sizes *s = g->s;
-    const int64_t image = g->layout->h.pitch * g->layout->w.pitch, used = at->rows * s->w.out;
+    const int64_t samples = g->layout->samples, length = samples > 1 ? s->w.out : at->rows * s->w.out;
     for (int64_t r = at->channel; r < at->channel + at->channels; r++, run += RUN)
-        for (int64_t i = q0 / image; i < at->samples && i * image < q0 + n; i++) {
-            const int64_t begin = i * image > q0 ? i * image : q0;
-            const int64_t end = i * image + used < q0 + n ? i * image + used : q0 + n;
-            if (begin < end)
-                FN(ek_conv_add_tap)(s, r, at->row * s->w.out + begin - i * image, end - begin, run + (begin - q0),
+        for (int64_t line = q0 / length; line * length < q0 + n; line++) {
+            const int64_t i = line % samples, u = line / samples, first = line * length;
+            const int64_t begin = first > q0 ? first : q0, end = first + length < q0 + n ? first + length : q0 + n;
+            if (i < at->samples)
+                FN(ek_conv_add_tap)(s, r, (at->row + u) * s->w.out + begin - first, end - begin, run + (begin - q0),
                                     g->to + ((at->sample + i) * s->groups + at->group) * s->c * s->pixels_in);
         }
 }

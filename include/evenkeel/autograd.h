@@ -274,7 +274,8 @@ EK_API ek_conv_opts ek_conv_opts_default(void);
 /* Cross-correlation, as every framework calls convolution.  x (N, C, L), w (O, C/groups, K), b (O) or NULL →
  * (N, O, ⌊(L + 2p − d·(K−1) − 1)/s⌋ + 1). */
 EK_API ek_tensor *ek_conv1d(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_tensor *b, const ek_conv_opts *opts);
-/* x (N, C, H, W), w (O, C/groups, KH, KW), b (O) or NULL. */
+/* x (N, C, H, W), w (O, C/groups, KH, KW), b (O) or NULL.  Both: NaN or ±∞ in x reaches the outputs whose windows hold
+ * it and no others, but any element of dw, also from where no window reads: zeros stand there in its sums. */
 EK_API ek_tensor *ek_conv2d(ek_tape *tape, ek_tensor *x, ek_tensor *w, ek_tensor *b, const ek_conv_opts *opts);
 
 #define EK_STRIDE_IS_KERNEL (-1)

@@ -90,7 +90,7 @@ static void export_all(const char *path)
 
 static evaluation train_and_test(ek_dataset *train, int64_t batch, int64_t epochs)
 {
-    evaluation figures;
+    evaluation figures = {0};
     ek_module *net = small_net("BN");
     need(net && ek_module_init(net, SEED) == EK_OK && train_small_net(net, train, batch, epochs, SEED) == EK_OK &&
          evaluate(net, data.test, &figures) == EK_OK);

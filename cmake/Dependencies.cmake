@@ -49,10 +49,13 @@ endif()
 # Function multi-versioning: GCC and clang on x86-64.  A thread sanitizer crashes at start with it.
 set(EVENKEEL_CAN_MULTIVERSION OFF)
 if(EVENKEEL_MULTIVERSION AND NOT EVENKEEL_SANITIZE MATCHES "thread")
+  set(CMAKE_REQUIRED_INCLUDES ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src/tensor)
   check_c_source_compiles("
-    __attribute__((target_clones(\"default\", \"arch=x86-64-v3\", \"arch=x86-64-v4\")))
-    static void scale(float *x, int n) { for (int i = 0; i < n; i++) x[i] *= 2; }
+    #define EK_MULTIVERSION
+    #include <core.h>
+    EK_KERNEL static void scale(float *x, int n) { for (int i = 0; i < n; i++) x[i] *= 2; }
     int main(int argc, char **argv) { float x[64] = {0}; (void)argv; scale(x, argc); return (int)x[0]; }"
     EVENKEEL_COMPILER_MULTIVERSIONS)
+  unset(CMAKE_REQUIRED_INCLUDES)
   set(EVENKEEL_CAN_MULTIVERSION ${EVENKEEL_COMPILER_MULTIVERSIONS})
 endif()

@@ -8,14 +8,18 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* Kernels marked so are compiled for baseline x86-64, v3 (AVX2, FMA) and v4 (AVX-512) from the same source, and the
- * dynamic linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it.  For static functions whose
- * names are unique in the library: clang makes a global NAME.resolver of each, and no NAME that another file could
- * call. */
-#ifdef EK_MULTIVERSION
-#define EK_KERNEL __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
+/* Kernels marked so are compiled for baseline x86-64, AVX2 with FMA and AVX-512 from the same source, and the dynamic
+ * linker picks one.  EK_MULTIVERSION is set by CMake where the compiler can do it.  For static functions whose names
+ * are unique in the library: clang makes a global NAME.resolver of each, and no NAME that another file could call.
+ *
+ * clang 14 takes the names of levels too, but its resolver then leaves everyone with the baseline.  It does know
+ * features, one per clone: `fma` brings AVX, `avx512f` brings AVX2 and FMA. */
+#if !defined(EK_MULTIVERSION)
 #define EK_KERNEL
+#elif defined(__clang__)
+#define EK_KERNEL __attribute__((target_clones("default", "fma", "avx512f")))
+#else
+#define EK_KERNEL __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #endif
 /* Functions that kernels call in their loops.  Not left to the compiler: a call would keep the loop from becoming
  * vectors, and run the code for baseline x86-64. */

@@ -1,7 +1,7 @@
 /* The kernels of tile.h for one float type and one instruction set: included by tile.c, hence no include guard.
  *   TILE(name)    the name of this copy     TARGET   function attribute that allows the instructions
  *   VECTOR_BYTES  of a register             ROWS, DOT_ROWS, DOT_COLUMNS   sums that fit in registers
- * All loops over a tile have constant bounds in the copies below and are unrolled, so that the sums become registers. */
+ * All loops over a tile have constant bounds in the copies below and are unrolled, so that sums become registers. */
 
 typedef REAL TILE(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
@@ -66,9 +66,9 @@ TARGET static inline INLINE void TILE(sums)(const int rows, const int vectors, i
 }
 
 /* The same by rows and vectors known at run time; element (i, p) of a is a[i·lda + p], or a[p·lda + i]. */
-TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a, const bool by_rows,
-                                                     int64_t lda, const REAL *b, int64_t ldb, const int64_t *offset,
-                                                     REAL *c, int64_t ldc, bool accumulate)
+TARGET static inline INLINE void TILE(whole_vectors)(int rows, int vectors, int64_t k, const REAL *a,
+                                                     const bool by_rows, int64_t lda, const REAL *b, int64_t ldb,
+                                                     const int64_t *offset, REAL *c, int64_t ldc, bool accumulate)
 {
 #ifdef EK_ONE_TILE
     TILE(sums)(rows, vectors, k, a, by_rows ? lda : 1, by_rows ? 1 : lda, b, ldb, offset, c, ldc, accumulate);

@@ -132,7 +132,7 @@ static ek_status FN(conv_prepare)(ek_node *node, FN(conv_product) *g, const REAL
                               .tiles = (channels + g->tile->rows - 1) / g->tile->rows, .group_step = group_step};
         g->set[k].weights = packed;
         packed += g->s->groups * channels * g->set[k].taps;
-        ek_parallel_for(g->s->groups * p.tiles, EK_GRAIN / 4 / (g->set[k].taps * g->tile->rows + 1) + 1,
+        ek_parallel_for(g->s->groups * p.tiles, EK_GRAIN / (g->set[k].taps * g->tile->rows + 1) + 1,
                         FN(conv_weights_range), &p);
     }
     return EK_OK;

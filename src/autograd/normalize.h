@@ -67,6 +67,15 @@ static inline int64_t norm_stats_group(const norm_plan *plan, int64_t p)
     return plan->ragged->row_batch[row / plan->stats.group] * plan->stats.group + row % plan->stats.group;
 }
 
+/* The statistics group of the run at p, which follows a run of group `at`: divisions would take longer than a short
+ * run. */
+static inline int64_t norm_stats_next(const norm_plan *plan, int64_t at, int64_t p)
+{
+    if (plan->ragged || plan->stats.batch != 1 || plan->stats.inner != plan->run)
+        return norm_stats_group(plan, p);
+    return at + 1 == plan->stats.group ? 0 : at + 1;
+}
+
 /* Rows of group·inner elements: how many a batch has, its first one, and the batch of a row. */
 static inline int64_t norm_rows(const norm_plan *plan, int64_t batch)
 {
@@ -198,6 +207,8 @@ typedef struct norm_piece {
 
 static inline norm_piece norm_piece_at(int64_t p, const norm_split *split)
 {
+    if (split->pieces_per_segment == 1)
+        return (norm_piece){p * split->segment, split->segment};
     int64_t within = p % split->pieces_per_segment * NORM_PIECE;
     int64_t n = split->segment - within < NORM_PIECE ? split->segment - within : NORM_PIECE;
     return (norm_piece){p / split->pieces_per_segment * split->segment + within, n};

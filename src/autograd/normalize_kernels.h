@@ -30,6 +30,32 @@ static inline REAL FN(norm_relu)(REAL v)
     return v < 0 ? 0 : v;
 }
 
+/* ---- sums in registers ------------------------------------------------------------------------------------------- */
+/* NORM_VECTORS of them at a time, of 32 bytes: arrays of lanes would be added up in memory.  What is left of the last
+ * vector is read with what stands before it. */
+typedef REAL FN(norm_vector) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+typedef REAL FN(norm_four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#if REAL_IS_F32
+typedef int32_t FN(norm_mask) __attribute__((vector_size(32)));
+static const FN(norm_mask) FN(norm_counting) = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+typedef int64_t FN(norm_mask) __attribute__((vector_size(32)));
+static const FN(norm_mask) FN(norm_counting) = {0, 1, 2, 3};
+#endif
+
+EK_INLINE double FN(norm_fold)(const FN(norm_vector) *v)
+{
+#if REAL_IS_F32
+    norm_quad sum[NORM_VECTORS];
+    NORM_UNROLL for (int k = 0; k < NORM_VECTORS; k++)
+        sum[k] = __builtin_convertvector(__builtin_shufflevector(v[k], v[k], 0, 1, 2, 3), norm_quad) +
+                 __builtin_convertvector(__builtin_shufflevector(v[k], v[k], 4, 5, 6, 7), norm_quad);
+    return norm_fold_quads(sum);
+#else
+    return norm_fold_quads(v);
+#endif
+}
+
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 /* fma: one rounding less, and the same bits from every clone; those without the instruction make a call of it. */
 
@@ -38,7 +64,7 @@ static inline REAL FN(norm_relu)(REAL v)
  * d = x − x₀ in double, so equal elements have a variance of exactly 0.  float32 takes one pass, Σ (x − mean)² =
  * Σ d² − (Σ d)²/n: no element is further than √n standard deviations from the mean, so Σ d² ≤ n·Σ (x − mean)² and the
  * difference loses at most log₂ n of double's 53 bits, whatever x₀ is.  float64 has none to lose: two passes. */
-EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
+EK_KERNEL static norm_moments FN(norm_moments_long)(int64_t n, const REAL *x, bool center)
 {
     double sum[EK_LANES] = {0}, square[EK_LANES] = {0};
     const int64_t body = n - n % EK_LANES;
@@ -73,6 +99,55 @@ EK_KERNEL static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool
             square[l] += d * d;
         }
     return (norm_moments){mean, ek_fold_lanes(square)};
+}
+
+/* The same of a short run, in registers. */
+EK_KERNEL static norm_moments FN(norm_moments_short)(int64_t n, const REAL *x, bool center)
+{
+    const double first = center ? (double)x[0] : 0;
+    double s = 0, m2 = 0, mean = 0;
+    for (int pass = 0; pass < (REAL_IS_F32 ? 1 : 2); pass++) {
+        const double from = pass == 0 ? first : mean;
+        norm_quad sum[NORM_VECTORS] = {{0}}, square[NORM_VECTORS] = {{0}}, d;
+#define DEVIATION(k, AT, KEEP)                                                                                         \
+    d = __builtin_convertvector(*(const FN(norm_four) *)(x + (AT)), norm_quad) - from;                                 \
+    d = (norm_quad)((norm_longs)d & (KEEP));                                                                           \
+    sum[k] += d;                                                                                                       \
+    square[k] += d * d;
+        int64_t i = 0;
+        for (; i + NORM_VECTORS * 4 <= n; i += NORM_VECTORS * 4)
+            NORM_UNROLL for (int k = 0; k < NORM_VECTORS; k++) {
+                DEVIATION(k, i + 4 * k, -1)
+            }
+        NORM_UNROLL for (int k = 0; k < NORM_VECTORS - 1; k++)
+            if (i + 4 <= n) {
+                DEVIATION(k, i, -1)
+                i += 4;
+            }
+        if (i < n && n >= 4) { /* the last four, less those that were */
+            const norm_longs keep = (norm_longs){0, 1, 2, 3} >= 4 - (n - i);
+            DEVIATION(NORM_VECTORS - 1, n - 4, keep)
+        }
+        for (; i < n && n < 4; i++) {
+            const double lone = (double)x[i] - from;
+            sum[0][0] += lone;
+            square[0][0] += lone * lone;
+        }
+#undef DEVIATION
+        if (pass == 0) {
+            s = center ? norm_fold_quads(sum) : 0;
+            mean = first + s / (double)n;
+        }
+        m2 = norm_fold_quads(square);
+    }
+    if (REAL_IS_F32)
+        m2 -= s * (s / (double)n);
+    return (norm_moments){mean, m2 > 0 || isnan(m2) ? m2 : 0};
+}
+
+static norm_moments FN(norm_moments_of)(int64_t n, const REAL *x, bool center)
+{
+    return n < NORM_SHORT_RUN ? FN(norm_moments_short)(n, x, center) : FN(norm_moments_long)(n, x, center);
 }
 
 /* The same for each of `columns` ≤ COLUMN_BLOCK neighbouring columns of `rows` rows that stand `stride` apart. */
@@ -137,7 +212,68 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 /* Σ γ·dy and Σ γ·dy·(x − M) over n ≤ NORM_PIECE elements, γ ≡ 1 where it is NULL; terms, and sums of eight of them, are
- * of type ACC, the sums of those in double. */
+ * of type REAL, the sums of those in double. */
+EK_INLINE norm_sums FN(norm_sums_terms)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,
+                                        const REAL *gamma)
+{
+    enum { LANES = (int)(sizeof(FN(norm_vector)) / sizeof(REAL)), ALL = NORM_VECTORS * LANES };
+    norm_sums total = {0, 0};
+    if (n < LANES) {
+        for (int64_t i = 0; i < n; i++) {
+            const REAL d = y && y[i] <= 0 ? 0 : dy[i], g = gamma ? gamma[i] * d : d;
+            total.plain += (double)g;
+            total.product += (double)(g * (x[i] - center));
+        }
+        return total;
+    }
+    for (int64_t begin = 0; begin < n; begin += 8 * ALL) {
+        const int64_t end = n - begin < 8 * ALL ? n : begin + 8 * ALL;
+        FN(norm_vector) plain[NORM_VECTORS] = {{0}}, product[NORM_VECTORS] = {{0}}, g;
+#define AT(p, i) (*(const FN(norm_vector) *)((p) + (i)))
+#define TERM(k, i, KEEP)                                                                                               \
+    g = (FN(norm_vector))((FN(norm_mask))AT(dy, i) & (KEEP));                                                          \
+    if (y)                                                                                                             \
+        g = (FN(norm_vector))((FN(norm_mask))g & ~(AT(y, i) <= 0));                                                    \
+    if (gamma)                                                                                                         \
+        g = AT(gamma, i) * g;                                                                                          \
+    plain[k] += g;                                                                                                     \
+    product[k] += g * (AT(x, i) - center);
+        int64_t i = begin;
+        for (; i + ALL <= end; i += ALL)
+            NORM_UNROLL for (int k = 0; k < NORM_VECTORS; k++) {
+                TERM(k, i + k * LANES, -1)
+            }
+        NORM_UNROLL for (int k = 0; k < NORM_VECTORS - 1; k++)
+            if (i + LANES <= end) {
+                TERM(k, i, -1)
+                i += LANES;
+            }
+        if (i < end) { /* the last vector, less what was in others */
+            const FN(norm_mask) keep = FN(norm_counting) >= LANES - (int)(end - i);
+            TERM(NORM_VECTORS - 1, end - LANES, keep)
+        }
+#undef TERM
+#undef AT
+        total.plain += FN(norm_fold)(plain);
+        total.product += FN(norm_fold)(product);
+    }
+    return total;
+}
+
+EK_KERNEL static norm_sums FN(norm_sums_short)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,
+                                               const REAL *gamma)
+{
+    if (y && !gamma)
+        return FN(norm_sums_terms)(n, x, dy, y, center, NULL);
+    if (y)
+        return FN(norm_sums_terms)(n, x, dy, y, center, gamma);
+    if (!gamma)
+        return FN(norm_sums_terms)(n, x, dy, NULL, center, NULL);
+    return FN(norm_sums_terms)(n, x, dy, NULL, center, gamma);
+}
+
+#if REAL_IS_F32
+/* The same with everything in double. */
 #define NORM_SUMS(NAME, ACC, DY)                                                                                       \
     EK_KERNEL static norm_sums FN(NAME)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,          \
                                         const REAL *gamma)                                                             \
@@ -168,9 +304,6 @@ EK_KERNEL static void FN(norm_apply_columns)(int64_t n, const REAL *x, REAL *y, 
         }                                                                                                              \
         return (norm_sums){ek_fold_lanes(plain), ek_fold_lanes(product)};                                              \
     }
-NORM_SUMS(norm_sums_short, REAL, NORM_DY)
-NORM_SUMS(norm_sums_short_relu, REAL, NORM_DY_RELU)
-#if REAL_IS_F32
 NORM_SUMS(norm_sums_wide, double, NORM_DY)
 NORM_SUMS(norm_sums_wide_relu, double, NORM_DY_RELU)
 #endif
@@ -179,7 +312,7 @@ NORM_SUMS(norm_sums_wide_relu, double, NORM_DY_RELU)
 static norm_sums FN(norm_sums_of)(int64_t n, const REAL *x, const REAL *dy, const REAL *y, REAL center,
                                   const REAL *gamma)
 {
-    const norm_sums sums = (y ? FN(norm_sums_short_relu) : FN(norm_sums_short))(n, x, dy, y, center, gamma);
+    const norm_sums sums = FN(norm_sums_short)(n, x, dy, y, center, gamma);
 #if REAL_IS_F32
     const double size = fabs(sums.product);
     if (!(size >= NORM_FLOAT_LEAST && size <= FLT_MAX && fabs(sums.plain) <= FLT_MAX))

@@ -74,11 +74,14 @@ static void FN(sums_columns)(void *context, int64_t begin, int64_t end)
 static void FN(sums_pieces)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
+    const bool runs = t->split.pieces_per_segment == 1;
+    int64_t group = 0;
     for (int64_t p = begin; p < end; p++) {
         norm_piece piece = norm_piece_at(p, &t->split);
-        REAL center = (REAL)t->saved->center[norm_stats_group(t->plan, piece.start)];
+        group = p > begin && runs ? norm_stats_next(t->plan, group, piece.start)
+                                  : norm_stats_group(t->plan, piece.start);
         t->sums[p] = FN(norm_sums_of)(piece.n, t->x + piece.start, t->dy + piece.start, FN(relu_at)(t, piece.start),
-                                        center, NULL);
+                                      (REAL)t->saved->center[group], NULL);
     }
 }
 
@@ -102,9 +105,15 @@ static void FN(apply_run)(const FN(norm_loop) *t, int64_t start, int64_t group, 
 static void FN(apply_runs)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    int64_t start = begin * plan->run, group = norm_stats_group(plan, start), at = norm_affine_at(plan, start);
     for (int64_t r = begin; r < end; r++) {
-        const int64_t start = r * t->plan->run;
-        FN(apply_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
+        FN(apply_run)(t, start, group, at);
+        start += plan->run;
+        if (r + 1 < end) {
+            group = norm_stats_next(plan, group, start);
+            at = norm_affine_next(plan, at, start);
+        }
     }
     if (t->stream)
         ek_stream_fence();
@@ -187,9 +196,15 @@ static void FN(dx_run)(const FN(norm_loop) *t, int64_t start, int64_t group, int
 static void FN(dx_runs)(void *context, int64_t begin, int64_t end)
 {
     const FN(norm_loop) *t = context;
+    const norm_plan *plan = t->plan;
+    int64_t start = begin * plan->run, group = norm_stats_group(plan, start), at = norm_affine_at(plan, start);
     for (int64_t r = begin; r < end; r++) {
-        const int64_t start = r * t->plan->run;
-        FN(dx_run)(t, start, norm_stats_group(t->plan, start), norm_affine_at(t->plan, start));
+        FN(dx_run)(t, start, group, at);
+        start += plan->run;
+        if (r + 1 < end) {
+            group = norm_stats_next(plan, group, start);
+            at = norm_affine_next(plan, at, start);
+        }
     }
     if (t->stream)
         ek_stream_fence();
@@ -460,9 +475,12 @@ static ek_status FN(normalize_forward)(ek_node *node)
 /* Adds sums of runs (Σ dy, Σ dy·(x − M)), which share γ, to s1, s2 of their statistics group and to dγ, dβ. */
 static void FN(spread_sums)(const FN(norm_loop) *t, norm_grads *g, double *d_gamma, double *d_beta)
 {
-    for (int64_t r = 0; r < t->plan->n_runs; r++) {
-        int64_t start = r * t->plan->run, group = norm_stats_group(t->plan, start);
-        int64_t at = t->plan->affine_groups ? norm_group(t->plan->affine, start) : 0;
+    const norm_plan *plan = t->plan;
+    int64_t group = 0, at = 0;
+    for (int64_t r = 0; r < plan->n_runs; r++) {
+        const int64_t start = r * plan->run;
+        group = r > 0 ? norm_stats_next(plan, group, start) : norm_stats_group(plan, start);
+        at = r > 0 ? norm_affine_next(plan, at, start) : norm_affine_at(plan, start);
         double center = t->saved->center[group], plain = 0, product = 0;
         for (int64_t p = 0; p < t->split.pieces_per_segment; p++) {
             plain += t->sums[r * t->split.pieces_per_segment + p].plain;
@@ -642,6 +660,18 @@ static ek_status FN(normalize_backward)(ek_node *node)
 static const void *norm_data(const ek_node *node, int i)
 {
     return node->in[i] ? node->in[i]->data : NULL;
+}
+
+/* For sums in registers (normalize_kernels.h). */
+enum { NORM_VECTORS = 4, NORM_SHORT_RUN = 512 };
+typedef double norm_quad __attribute__((vector_size(32), aligned(8), may_alias));
+typedef int64_t norm_longs __attribute__((vector_size(32)));
+#define NORM_UNROLL _Pragma("GCC unroll 4")
+
+EK_INLINE double norm_fold_quads(const norm_quad *v)
+{
+    const norm_quad sum = (v[0] + v[1]) + (v[2] + v[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 #define OP_FILE "op_normalize.c"

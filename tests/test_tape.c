@@ -1,6 +1,6 @@
 /* The tape: memory, life of what is on it, errors, the walk back, ops of one's own. */
-#include "op.h"
 #include "support.h"
+#include "tape.h"
 
 /* ---- an allocator that counts, and refuses the allocation numbered `refuse_at` ----------------------------------- */
 typedef struct counter {
@@ -133,6 +133,51 @@ START_TEST(a_step_larger_than_the_first_chunk_settles_too)
     ek_tensor_free(x);
     ek_tape_free(tape);
     stop_counting(&c);
+}
+END_TEST
+
+/* Blocks of `bytes` bytes each, then given back in an order that meets free neighbours on no side, above, below and on
+ * both sides; then all of it at once. */
+START_TEST(memory_given_back_in_any_order_serves_a_larger_request)
+{
+    enum { N = 64, BYTES = 8000 };
+    ek_tape *tape = ek_tape_new();
+    void *whole = ek_pool_alloc(tape, (size_t)N * (BYTES + 256)); /* one chunk that holds them all */
+    ck_assert_ptr_nonnull(whole);
+    ek_pool_free(tape, whole);
+    const size_t bytes = ek_tape_bytes(tape);
+    for (int stride = 1; stride < N; stride += 2) { /* odd, so k·stride mod N visits every block */
+        unsigned char *block[N];
+        for (int k = 0; k < N; k++) {
+            block[k] = ek_pool_alloc(tape, BYTES);
+            ck_assert_ptr_nonnull(block[k]);
+            ck_assert_uint_eq((uintptr_t)block[k] % EK_ALIGNMENT, 0);
+            memset(block[k], k, BYTES);
+        }
+        for (int k = 0; k < N; k++) {
+            const int at = k * stride % N;
+            for (int i = 0; i < BYTES; i++)
+                ck_assert_int_eq(block[at][i], at);
+            ek_pool_free(tape, block[at]);
+            if (k % 3 == 0) /* from the middle of what is free, or its end */
+                ek_pool_free(tape, ek_pool_alloc(tape, BYTES / 2));
+        }
+        ck_assert_ptr_eq(ek_pool_alloc(tape, (size_t)N * (BYTES + 256)), whole);
+        ek_pool_free(tape, whole);
+    }
+    ck_assert_uint_eq(ek_tape_bytes(tape), bytes);
+    ek_tape_free(tape);
+}
+END_TEST
+
+START_TEST(results_take_what_the_pool_gave_back)
+{
+    ek_tape *tape = ek_tape_new();
+    ek_pool_free(tape, ek_pool_alloc(tape, 1 << 20));
+    const size_t bytes = ek_tape_bytes(tape);
+    ck_assert_ptr_nonnull(ek_tape_alloc(tape, 1 << 20));
+    ck_assert_uint_eq(ek_tape_bytes(tape), bytes);
+    ek_tape_free(tape);
 }
 END_TEST
 
@@ -595,6 +640,7 @@ END_TEST
 int main(void)
 {
     return RUN_TESTS("tape", a_step_in_steady_state_allocates_nothing, a_step_larger_than_the_first_chunk_settles_too,
+                     memory_given_back_in_any_order_serves_a_larger_request, results_take_what_the_pool_gave_back,
                      every_refused_allocation_is_an_error_and_leaks_nothing, a_refused_chunk_is_asked_for_smaller,
                      both_inputs_may_be_the_same_tensor, gradients_that_are_handed_on_still_add_up,
                      backward_of_slices_costs_their_range_only, views_keep_their_leaf_alive_until_the_reset,

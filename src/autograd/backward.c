@@ -82,6 +82,16 @@ void *ek_node_grad_in(ek_node *node, int i)
     return record->grad_in[i];
 }
 
+void *ek_node_grad_over_input(ek_node *node, int i)
+{
+    ek_tensor *x = node->in[i];
+    if (!x || !x->tape || !x->requires_grad || x->has_grad)
+        return ek_node_grad_in(node, i);
+    x->grad_data = x->data;
+    x->has_grad = x->grad_is_borrowed = true;
+    return ((ek_record *)node)->grad_in[i] = x->grad_data;
+}
+
 ek_status ek_node_pass_grad(ek_node *node, int i)
 {
     ek_record *record = (ek_record *)node;

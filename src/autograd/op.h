@@ -61,6 +61,9 @@ ek_status ek_need_time_pooling(const char *who, ek_time_pooling pooling);
 /* In backward, for dL/d in[i] = dL/d out element by element (in[i] has out's number of elements): hands the buffer on
  * instead of copying it where it can.  For an op in which one tensor may stand at most twice. */
 ek_status ek_node_pass_grad(ek_node *node, int i);
+/* ek_node_grad_in() for an input whose value nobody reads any more, its maker's backward included: its gradient takes
+ * the memory of the value where it can. */
+void *ek_node_grad_over_input(ek_node *node, int i);
 /* For an op that masks dL/d out, where it ends in a ReLU: memory to write that to, dL/d out's own or, where that is the
  * caller's, scratch memory.  NULL: EK_ERR_MEMORY. */
 void *ek_node_grad_out_to_change(ek_node *node);
@@ -254,12 +257,13 @@ typedef struct ek_watch {
 
 typedef struct ek_chunk ek_chunk;
 typedef struct ek_retained ek_retained;
-enum { EK_POOL_CLASSES = 256, EK_TAPE_MESSAGE_BYTES = 2048 };
+enum { EK_TAPE_MESSAGE_BYTES = 2048 };
 
 struct ek_tape {
-    ek_chunk *chunks; /* the newest first */
-    size_t taken;     /* bytes from the allocator */
-    ek_pool_block *pool[EK_POOL_CLASSES];
+    ek_chunk *chunks;  /* the oldest first */
+    ek_chunk *current; /* which small things are taken from */
+    size_t taken;      /* bytes from the allocator */
+    ek_pool_block *free_blocks;
     ek_record *last;
     ek_retained *retained; /* leaves that must live until the reset */
     bool recording;
@@ -284,6 +288,12 @@ bool ek_tape_usable(ek_tape *tape, const char *who);
 ek_tensor *ek_tape_tensor(ek_tape *tape, ek_dtype dtype, ek_shape shape, int64_t numel);
 /* Keeps a leaf alive until the reset. */
 ek_status ek_tape_retain(ek_tape *tape, ek_tensor *leaf);
+/* Scratch memory that is done with before its function returns: all that was taken since the mark. */
+static inline ek_pool_block *ek_scratch_mark(const ek_node *node)
+{
+    return ((const ek_record *)node)->scratch;
+}
+void ek_scratch_release_to(ek_node *node, ek_pool_block *mark);
 /* Lets `hook` (memory of the tape) see the gradient of t, if t has a history. */
 void ek_tape_hook(ek_tensor *t, ek_hook *hook);
 

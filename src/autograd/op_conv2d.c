@@ -383,8 +383,10 @@ static ek_status FN(conv_gradients)(ek_node *node, const conv_sizes *s, const RE
         g.dx = dx ? &product : NULL;
         status = dx ? FN(conv_prepare_dx)(node, &product) : EK_OK;
     } else {
+        ek_pool_block *mark = ek_scratch_mark(node);
         outputs = ek_conv_layout_outputs(s, &x, relu != NULL);
         status = dx ? FN(conv_dx)(node, s, dy, relu, dx) : EK_OK;
+        ek_scratch_release_to(node, mark);
     }
     if (status != EK_OK)
         return status;

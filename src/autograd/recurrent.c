@@ -29,6 +29,7 @@ typedef struct {
     REAL *dh, *dc;                                       /* [N][H] what arrives from later steps */
     REAL *d_in, *d_rec;                                  /* [R][gates·H] of the normalized projections */
     REAL *d_projected, *d_product;                       /* [R][gates·H] of the projections themselves */
+    int64_t product_step;                                /* from row to row of d_product */
     REAL *dc_shown;                                      /* [R][H] */
     REAL *dc_norm;                                       /* [N][H] what dc_shown gives to dc through the norm */
 } FN(cell_pass);
@@ -315,7 +316,8 @@ static void FN(update_rows_backward)(void *context, int64_t begin, int64_t end)
         p->cell->FN(update_backward)(&r);
         if (p->attr->norm == CELL_LAYER_NORM) {
             FN(ek_cell_norm_row_backward)(&p->site[SITE_IH], row, r.d_in, p->d_projected + row * width);
-            FN(ek_cell_norm_row_backward)(&p->site[SITE_HH], row, r.d_rec, p->d_product + row * width);
+            FN(ek_cell_norm_row_backward)(&p->site[SITE_HH], row, r.d_rec,
+                                          p->d_product + row * p->product_step);
         }
     }
 }
@@ -330,8 +332,8 @@ static void FN(multiply_rows_backward)(void *context, int64_t begin, int64_t end
 {
     const FN(cell_pass) *p = context;
     const int64_t h = p->z.hidden, width = p->z.width;
-    FN(ek_panels_multiply)(end - begin, h, width, p->d_product + (p->first + begin) * width, width, p->panels,
-                           p->dh + begin * h, h, p->cell->bypasses);
+    FN(ek_panels_multiply)(end - begin, h, width, p->d_product + (p->first + begin) * p->product_step,
+                           p->product_step, p->panels, p->dh + begin * h, h, p->cell->bypasses);
 }
 
 static void FN(backward_blocks)(void *context, int64_t begin, int64_t end)
@@ -371,11 +373,17 @@ static bool FN(find_memory)(ek_node *node, FN(cell_pass) *p)
     const size_t projection = (size_t)(z->rows * z->width) * sizeof(REAL);
     const size_t state = (size_t)(z->n * z->hidden) * sizeof(REAL);
     const bool normed = p->attr->norm != CELL_NO_NORM, has_c = p->cell->has_c;
-    REAL *given = ek_node_grad_in(node, CELL_PROJECTED);
+    REAL *given = ek_node_grad_over_input(node, CELL_PROJECTED); /* made by the layer, and read in the forward only */
     p->d_projected = given ? given : ek_node_scratch(node, projection);
     p->d_in = normed ? ek_node_scratch(node, projection) : p->d_projected;
     p->d_rec = p->cell->splits ? ek_node_scratch(node, projection) : p->d_in;
-    p->d_product = normed ? ek_node_scratch(node, projection) : p->d_rec;
+    p->product_step = z->width;
+    if (p->attr->norm == CELL_LAYER_NORM && p->cell->kept >= p->cell->gates) { /* over what the row kept, read by then */
+        p->d_product = p->kept;
+        p->product_step = p->cell->kept * z->hidden;
+    } else {
+        p->d_product = normed ? ek_node_scratch(node, projection) : p->d_rec;
+    }
     p->dh = ek_node_scratch(node, state);
     p->dc = has_c ? ek_node_scratch(node, state) : NULL;
     p->dc_shown = has_c ? ek_node_scratch(node, (size_t)(z->rows * z->hidden) * sizeof(REAL)) : NULL;
@@ -401,18 +409,19 @@ static void FN(store_start)(const FN(cell_pass) *p, const REAL *d, const REAL *o
     }
 }
 
-/* dW_hh = d_productᵀ·h_before, with h_before of all rows side by side. */
+/* dW_hh = d_productᵀ·h_before, with h_before of all rows side by side: over dL/dc_shown, whose sums are done. */
 static ek_status FN(weight_gradient)(ek_node *node, const FN(cell_pass) *p, REAL *d_weight)
 {
     const ek_rows *rows = p->attr->rows;
     const int64_t h = p->z.hidden, width = p->z.width;
-    REAL *before = ek_node_scratch(node, (size_t)(p->z.rows * h) * sizeof *before);
+    REAL *before = p->dc_shown ? p->dc_shown : ek_node_scratch(node, (size_t)(p->z.rows * h) * sizeof *before);
     if (!before)
         return EK_ERR_MEMORY;
     for (int64_t s = 0; s < rows->steps; s++)
         memcpy(before + rows->first[s] * h, s > 0 ? p->h + rows->first[s - 1] * h : p->start_h,
                (size_t)(rows->count[s] * h) * sizeof *before);
-    return FN(ek_node_gemm)(node, true, false, width, h, p->z.rows, p->d_product, width, before, h, d_weight, h, false);
+    return FN(ek_node_gemm)(node, true, false, width, h, p->z.rows, p->d_product, p->product_step, before, h,
+                            d_weight, h, false);
 }
 
 /* Gradients of the biases and gains: sums over all rows. */
@@ -458,10 +467,10 @@ ek_status FN(ek_cell_backward)(ek_node *node)
     FN(store_start)(&p, p.dh, p.dh_final, ek_node_grad_in(node, CELL_H0));
     if (p.cell->has_c)
         FN(store_start)(&p, p.dc, p.dc_final, ek_node_grad_in(node, CELL_C0));
-    REAL *d_weight = ek_node_grad_in(node, CELL_WEIGHT);
-    if (d_weight && FN(weight_gradient)(node, &p, d_weight) != EK_OK)
+    if (FN(sum_gradients)(node, &p) != EK_OK)
         return EK_ERR_MEMORY;
-    return FN(sum_gradients)(node, &p);
+    REAL *d_weight = ek_node_grad_in(node, CELL_WEIGHT);
+    return d_weight ? FN(weight_gradient)(node, &p, d_weight) : EK_OK;
 }
 
 #else

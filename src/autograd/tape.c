@@ -4,123 +4,206 @@
 
 /* ---- arena ------------------------------------------------------------------------------------------------------- */
 
-enum { FIRST_CHUNK_BYTES = 1 << 20 };
-
+/* What lives until the reset is handed out from a chunk's start, what comes and goes within the step from its end: so
+ * each takes what the other leaves.  Chunks stay as they are: to make one of several would for a moment take twice the
+ * memory.  The same requests after a reset find the same places, for the oldest chunk with room serves; so a step like
+ * the one before asks the allocator for nothing. */
 struct ek_chunk {
-    _Alignas(EK_ALIGNMENT) ek_chunk *older;
-    size_t capacity, used; /* of the bytes after this header */
+    _Alignas(EK_ALIGNMENT) ek_chunk *newer;
+    size_t capacity;  /* of the bytes after this header */
+    size_t low, high; /* free between these two */
 };
+
+enum { FIRST_CHUNK_BYTES = 64 << 10, SMALL_BYTES = 4 << 10 };
 
 static size_t aligned(size_t bytes)
 {
     return (bytes + EK_ALIGNMENT - 1) / EK_ALIGNMENT * EK_ALIGNMENT;
 }
 
-static bool add_chunk(ek_tape *tape, size_t capacity)
+static ek_chunk *add_chunk(ek_tape *tape, size_t capacity)
 {
     ek_chunk *chunk = ek_alloc(sizeof *chunk + capacity);
     if (!chunk)
-        return false;
-    *chunk = (ek_chunk){.older = tape->chunks, .capacity = capacity, .used = 0};
-    tape->chunks = chunk;
+        return NULL;
+    *chunk = (ek_chunk){.capacity = capacity, .high = capacity};
+    ek_chunk **end = &tape->chunks;
+    while (*end)
+        end = &(*end)->newer;
+    *end = chunk;
     tape->taken += sizeof *chunk + capacity;
-    return true;
+    return chunk;
 }
 
 static void free_chunks(ek_tape *tape)
 {
     while (tape->chunks) {
-        ek_chunk *older = tape->chunks->older;
+        ek_chunk *newer = tape->chunks->newer;
         ek_release(tape->chunks);
-        tape->chunks = older;
+        tape->chunks = newer;
     }
     tape->taken = 0;
 }
 
+/* A chunk with so many bytes to spare: the oldest, else a new one. */
+static ek_chunk *find_room(ek_tape *tape, size_t bytes)
+{
+    for (ek_chunk *chunk = tape->chunks; chunk; chunk = chunk->newer)
+        if (chunk->high - chunk->low >= bytes)
+            return chunk;
+    /* A quarter of what there is, so that a step needs few chunks and leaves little of them, for a whole number of such
+     * requests; if that is refused, just what is asked. */
+    size_t more = tape->taken / 4 > FIRST_CHUNK_BYTES ? tape->taken / 4 : FIRST_CHUNK_BYTES;
+    ek_chunk *chunk = add_chunk(tape, (more + bytes - 1) / bytes * bytes);
+    if (!chunk && (chunk = add_chunk(tape, bytes)))
+        ek_clear_error();
+    return chunk;
+}
+
+static bool too_large(size_t bytes)
+{
+    if (bytes <= PTRDIFF_MAX / 4)
+        return false;
+    ek_fail(EK_ERR_MEMORY, "out of memory: %zu bytes asked of a tape", bytes);
+    return true;
+}
+
 void *ek_tape_alloc(ek_tape *tape, size_t bytes)
 {
-    if (bytes > PTRDIFF_MAX / 2) {
-        ek_fail(EK_ERR_MEMORY, "out of memory: %zu bytes asked of a tape", bytes);
+    if (too_large(bytes))
         return NULL;
-    }
     bytes = aligned(bytes ? bytes : 1);
-    ek_chunk *chunk = tape->chunks;
-    if (!chunk || chunk->capacity - chunk->used < bytes) {
-        /* As much again as there is, so that a step needs few chunks; if that is refused, just what is asked. */
-        size_t more = tape->taken > FIRST_CHUNK_BYTES ? tape->taken : FIRST_CHUNK_BYTES;
-        if (!add_chunk(tape, more > bytes ? more : bytes)) {
-            if (!add_chunk(tape, bytes))
-                return NULL;
-            ek_clear_error();
-        }
-        chunk = tape->chunks;
+    ek_chunk *chunk = tape->current;
+    if (!chunk || chunk->high - chunk->low < bytes) {
+        chunk = find_room(tape, bytes);
+        if (!chunk)
+            return NULL;
+        if (bytes < SMALL_BYTES || !tape->current) /* what is large passes a chunk by that has room for small things */
+            tape->current = chunk;
     }
-    void *memory = (char *)(chunk + 1) + chunk->used;
-    chunk->used += bytes;
+    void *memory = (char *)(chunk + 1) + chunk->low;
+    chunk->low += bytes;
     return memory;
 }
 
-/* Empties the arena.  Several chunks become one that holds all they held, so the next step asks for none. */
-static void recycle_chunks(ek_tape *tape)
+static bool is_empty(const ek_tape *tape)
 {
-    if (tape->chunks && tape->chunks->older) {
-        size_t used = 0;
-        for (const ek_chunk *chunk = tape->chunks; chunk; chunk = chunk->older)
-            used += chunk->used;
-        free_chunks(tape);
-        if (!add_chunk(tape, aligned(used + used / 16)))
-            ek_clear_error(); /* nothing is lost: the next step takes chunks as it needs them */
+    for (const ek_chunk *chunk = tape->chunks; chunk; chunk = chunk->newer)
+        if (chunk->low > 0 || chunk->high < chunk->capacity)
+            return false;
+    return true;
+}
+
+static void empty_chunks(ek_tape *tape)
+{
+    for (ek_chunk *chunk = tape->chunks; chunk; chunk = chunk->newer) {
+        chunk->low = 0;
+        chunk->high = chunk->capacity;
     }
-    if (tape->chunks)
-        tape->chunks->used = 0;
+    tape->current = tape->chunks;
+    tape->free_blocks = NULL;
 }
 
 /* ---- pool: memory that is given back within a step --------------------------------------------------------------- */
 
+/* Blocks fill a chunk from `high` to its end.  No two neighbours are free, and the lowest is not. */
 struct ek_pool_block {
-    _Alignas(EK_ALIGNMENT) ek_pool_block *next;
-    int size_class;
+    _Alignas(EK_ALIGNMENT) ek_pool_block *next; /* in the list it is in: of a record's scratch memory, or of free ones */
+    ek_pool_block *previous;                    /* in the list of free ones */
+    ek_pool_block *below;                       /* its lower neighbour, or NULL */
+    ek_chunk *chunk;
+    size_t bytes; /* with this header */
+    bool free;
 };
 
-/* Four sizes per power of two, so at most a quarter is wasted.  Returns the class and rounds `bytes` up to its size. */
-static int pool_class(size_t *bytes)
+static ek_pool_block *block_above(const ek_pool_block *block)
 {
-    size_t n = *bytes ? *bytes : 1;
-    if (n <= 256) {
-        *bytes = aligned(n);
-        return (int)(*bytes / EK_ALIGNMENT) - 1;
+    char *end = (char *)block + block->bytes;
+    return end < (char *)(block->chunk + 1) + block->chunk->capacity ? (ek_pool_block *)end : NULL;
+}
+
+static void set_below(const ek_pool_block *block, ek_pool_block *below)
+{
+    ek_pool_block *above = block_above(block);
+    if (above)
+        above->below = below;
+}
+
+static void list_free(ek_tape *tape, ek_pool_block *block)
+{
+    block->free = true;
+    block->previous = NULL;
+    block->next = tape->free_blocks;
+    if (block->next)
+        block->next->previous = block;
+    tape->free_blocks = block;
+}
+
+static void unlist_free(ek_tape *tape, ek_pool_block *block)
+{
+    block->free = false;
+    *(block->previous ? &block->previous->next : &tape->free_blocks) = block->next;
+    if (block->next)
+        block->next->previous = block->previous;
+}
+
+/* The upper end of the smallest free block that holds so many bytes; NULL: none does. */
+static ek_pool_block *take_free(ek_tape *tape, size_t bytes)
+{
+    ek_pool_block *best = NULL;
+    for (ek_pool_block *block = tape->free_blocks; block && !(best && best->bytes == bytes); block = block->next)
+        if (block->bytes >= bytes && (!best || block->bytes < best->bytes))
+            best = block;
+    if (!best)
+        return NULL;
+    if (best->bytes - bytes <= sizeof *best) { /* no memory behind a header: it stays in one piece */
+        unlist_free(tape, best);
+        return best;
     }
-    int power = 63 - __builtin_clzll((unsigned long long)(n - 1)); /* 2^power < n ≤ 2^(power+1), power ≥ 8 */
-    size_t step = (size_t)1 << (power - 2);
-    size_t steps = (n + step - 1) / step; /* 5 … 8 */
-    *bytes = steps * step;
-    return (power - 8) * 4 + (int)steps - 5 + 4;
+    best->bytes -= bytes;
+    ek_pool_block *block = block_above(best);
+    *block = (ek_pool_block){.below = best, .chunk = best->chunk, .bytes = bytes};
+    set_below(block, block);
+    return block;
 }
 
 static ek_pool_block *pool_take(ek_tape *tape, size_t bytes)
 {
-    if (bytes > PTRDIFF_MAX / 4) {
-        ek_fail(EK_ERR_MEMORY, "out of memory: %zu bytes asked of a tape", bytes);
+    if (too_large(bytes))
         return NULL;
-    }
-    int size_class = pool_class(&bytes);
-    ek_pool_block *block = tape->pool[size_class];
-    if (block) {
-        tape->pool[size_class] = block->next;
-    } else {
-        block = ek_tape_alloc(tape, sizeof *block + bytes);
-        if (!block)
-            return NULL;
-        block->size_class = size_class;
-    }
-    block->next = NULL;
+    bytes = sizeof(ek_pool_block) + aligned(bytes ? bytes : 1);
+    ek_pool_block *block = take_free(tape, bytes);
+    if (block)
+        return block;
+    ek_chunk *chunk = find_room(tape, bytes);
+    if (!chunk)
+        return NULL;
+    chunk->high -= bytes;
+    block = (ek_pool_block *)((char *)(chunk + 1) + chunk->high);
+    *block = (ek_pool_block){.chunk = chunk, .bytes = bytes};
+    set_below(block, block);
     return block;
 }
 
 static void pool_give(ek_tape *tape, ek_pool_block *block)
 {
-    block->next = tape->pool[block->size_class];
-    tape->pool[block->size_class] = block;
+    ek_pool_block *above = block_above(block), *below = block->below;
+    if (above && above->free) {
+        unlist_free(tape, above);
+        block->bytes += above->bytes;
+    }
+    if (below && below->free) {
+        unlist_free(tape, below);
+        below->bytes += block->bytes;
+        block = below;
+    }
+    if (block->below) {
+        set_below(block, block);
+        list_free(tape, block);
+    } else {
+        set_below(block, NULL);
+        block->chunk->high += block->bytes;
+    }
 }
 
 void *ek_pool_alloc(ek_tape *tape, size_t bytes)
@@ -135,13 +218,19 @@ void ek_pool_free(ek_tape *tape, void *memory)
         pool_give(tape, (ek_pool_block *)memory - 1);
 }
 
-void ek_release_scratch(ek_record *record)
+void ek_scratch_release_to(ek_node *node, ek_pool_block *mark)
 {
-    while (record->scratch) {
+    ek_record *record = (ek_record *)node;
+    while (record->scratch != mark) {
         ek_pool_block *next = record->scratch->next;
-        pool_give(record->node.tape, record->scratch);
+        pool_give(node->tape, record->scratch);
         record->scratch = next;
     }
+}
+
+void ek_release_scratch(ek_record *record)
+{
+    ek_scratch_release_to(&record->node, NULL);
 }
 
 /* ---- life of a tape ---------------------------------------------------------------------------------------------- */
@@ -176,8 +265,7 @@ void ek_tape_reset(ek_tape *tape)
     tape->status = EK_OK;
     tape->error[0] = '\0';
     tape->error_placed = false;
-    memset(tape->pool, 0, sizeof tape->pool);
-    recycle_chunks(tape);
+    empty_chunks(tape);
 }
 
 void ek_tape_free(ek_tape *tape)
@@ -193,7 +281,7 @@ ek_status ek_tape_set_recording(ek_tape *tape, bool recording)
 {
     if (!tape)
         return ek_fail(EK_ERR_ARGUMENT, "tape_set_recording: the tape is NULL");
-    if (tape->recording != recording && tape->chunks && (tape->chunks->used || tape->chunks->older))
+    if (tape->recording != recording && !is_empty(tape))
         return ek_fail(EK_ERR_STATE, "tape_set_recording: the tape holds tensors; call ek_tape_reset() first");
     tape->recording = recording;
     return EK_OK;

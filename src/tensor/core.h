@@ -114,7 +114,7 @@ struct ek_tensor {
     ek_tensor *grad; /* of a leaf: its gradient, kept once made */
     void *grad_data; /* of a leaf: grad's elements; of an intermediate: its gradient while backward needs it */
     bool has_grad;   /* the gradient holds a value */
-    bool grad_is_borrowed; /* of the tensor where a walk began: grad_data is the caller's, to be read only */
+    bool grad_is_borrowed; /* grad_data is the caller's, where a walk began, or the value's: neither written nor freed */
     const ek_lengths *lengths; /* which steps are valid, or NULL; in a leaf's own memory, or in the tape's */
     void *lengths_memory;      /* of a leaf, and its size: kept for the next ones */
     size_t lengths_bytes;

@@ -156,8 +156,10 @@ START_TEST(memory_given_back_in_any_order_serves_a_larger_request)
         }
         for (int k = 0; k < N; k++) {
             const int at = k * stride % N;
+            int changed = 0;
             for (int i = 0; i < BYTES; i++)
-                ck_assert_int_eq(block[at][i], at);
+                changed += block[at][i] != at;
+            ck_assert_int_eq(changed, 0);
             ek_pool_free(tape, block[at]);
             if (k % 3 == 0) /* from the middle of what is free, or its end */
                 ek_pool_free(tape, ek_pool_alloc(tape, BYTES / 2));

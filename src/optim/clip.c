@@ -1,5 +1,5 @@
-/* Gradient clipping: passes over all gradients in one parallel loop.  Expands to sum_of_squares_f32, scale_f32, clamp_f32,
- * visit_f32 and their _f64 twins. */
+/* Gradient clipping: passes over all gradients in one parallel loop.  Expands to sum_of_squares_f32, scale_f32,
+ * clamp_f32, visit_f32 and their _f64 twins. */
 #ifdef REAL
 
 /* Σ g² in double; g: [n]. */

@@ -78,8 +78,9 @@ ek_tensor *ek_optimizer_state(const ek_optimizer *optimizer, int group, int i, c
 
 /* Passes over many tensors are cut into parts, by the sizes of the tensors alone.  Each part has the same share of every
  * large tensor, so that a thread has the rows of a weight that it also computes in the products of the forward and the
- * backward: to write memory that another core has read takes five times as long.  Small tensors are whole: in the first
- * part, which is the calling thread's as small products are, or spread over all parts where there are many. */
+ * backward: to write memory that another core has read takes sixteen times as long as what no other has (measured,
+ * docs/design-notes.md).  Small tensors are whole: in the first part, which is the calling thread's as small products
+ * are, or spread over all parts where there are many. */
 enum { EK_MOST_PARTS = 64, EK_SMALL_TENSOR = 32768, EK_MANY_SMALL = 1 << 20 };
 typedef struct ek_parts {
     int64_t n;     /* number of parts, at least 1 */
